@@ -1,0 +1,81 @@
+"""The command line: each command parses, calls one library function and shows what it returned.
+
+Commands are named here and imported only when called, so that ``--help`` stays instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from expert_cli.errors import ExpertError
+
+# name -> (module, attribute, one line of help). The help line is repeated here so that listing imports nothing.
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "chat": ("expert_cli.cli.ask", "chat", "Ask questions; one with --prompt, a conversation without."),
+    "eval": ("expert_cli.cli.evaluate", "evaluate", "Answer a file of cases and score them by execution."),
+    "train": ("expert_cli.cli.train", "train", "Train, evaluate and select an adapter from a manifest."),
+    "package": ("expert_cli.cli.packages", "package", "Pack a trained expert into one .expert file."),
+    "sign": ("expert_cli.cli.packages", "sign", "Sign an archive with a private key."),
+    "verify": ("expert_cli.cli.packages", "verify", "Check an archive against the trust store."),
+    "install": ("expert_cli.cli.packages", "install", "Verify and install an archive."),
+    "list": ("expert_cli.cli.packages", "list_", "List installed experts."),
+    "info": ("expert_cli.cli.packages", "info", "Show what is known of an expert or archive."),
+    "remove": ("expert_cli.cli.packages", "remove", "Remove an installed expert."),
+    "keygen": ("expert_cli.cli.packages", "keygen", "Make a signing key pair."),
+    "trust": ("expert_cli.cli.packages", "trust", "Say whose signatures to accept."),
+    "grammar": ("expert_cli.cli.grammar", "grammar", "Check, test, sample and emit grammars."),
+    "base": ("expert_cli.cli.base", "base", "List, fetch, build and export base models."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when the command is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(module), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{module}:{attribute} is not a command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="expert-cli", prog_name="expert-cli")
+def main() -> None:
+    """Train, package, install and chat with experts: small signed adapters that answer in a checked language.
+
+    \b
+    Examples:
+      expert-cli install sql
+      expert-cli chat --experts sql --db shop.sqlite --prompt "How many orders were shipped?"
+    """
+
+
+def run() -> None:
+    """The console script: library errors become one message on stderr and their exit code."""
+    try:
+        code = main(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.Abort:
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except click.ClickException as problem:
+        problem.show()
+        sys.exit(problem.exit_code)
+    except ExpertError as problem:
+        click.echo(f"error: {problem}", err=True)
+        sys.exit(problem.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)
