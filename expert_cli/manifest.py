@@ -162,7 +162,7 @@ def load_expert(source: Path | str | bytes) -> ExpertManifest:
         "training": Training(**data["training"]),
         "decoding": Decoding(**data["decoding"]),
     }
-    lists = {key: tuple(data[key]) for key in ("authors", "requires", "tags") if key in data}
+    lists: dict[str, Any] = {key: tuple(data[key]) for key in ("authors", "requires", "tags") if key in data}
     return ExpertManifest(**_arguments(ExpertManifest, data) | nested | lists)
 
 
@@ -248,11 +248,13 @@ def _schema_faults(data: Any, kind: str) -> Iterator[str]:
             yield ValidationError(f"{value!r} does not match {expression!r}")
 
     exact = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
-    validator = extend(Draft202012Validator, {"pattern": pattern}, type_checker=exact)
+    validator = extend(  # type: ignore[no-untyped-call]
+        Draft202012Validator, {"pattern": pattern}, type_checker=exact
+    )
     schema = parse_json(files("expert_cli").joinpath("schemas", f"{kind}.schema.json").read_bytes(), f"{kind} schema")
     found = validator(schema).iter_errors(data)
     for problem in sorted(found, key=lambda problem: [str(part) for part in problem.absolute_path]):
-        yield f"{_place(problem.absolute_path)}: {problem.message}"
+        yield f"{_place(problem.absolute_path)}: {problem.message[:300]}"
 
 
 def _text_faults(data: Any, path: tuple[str | int, ...] = ()) -> Iterator[str]:
