@@ -1,0 +1,17 @@
+"""Every test gets its own home and a clean environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """``$EXPERT_HOME`` of this test alone."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("EXPERT_HOME", str(folder))
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "HF_TOKEN", "HF_HUB_OFFLINE", "HF_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
