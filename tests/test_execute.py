@@ -1,0 +1,373 @@
+"""Running SQL: what it returns, what stops it, and which databases are refused with which words."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from expert_cli.errors import ContextError
+from expert_cli.task import Limits
+from experts.sql.execute import QueryError, QueryTimeout, Worker, open_database
+
+ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT COUNT(*) FROM c"
+ONE_STEP = "SELECT COUNT(*) FROM n WHERE printf('%20000000d', i) LIKE '%a%b%c%d%'"
+WIDE = "SELECT i, printf('%10000000d', i) FROM n"
+
+
+def create(path: Path, *statements: str) -> Path:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA synchronous = OFF")
+        for statement in statements:
+            db.execute(statement)
+        db.commit()
+    return path
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "numbers.db"
+    create(
+        path,
+        "CREATE TABLE n (i INTEGER, label TEXT)",
+        "INSERT INTO n WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 500) "
+        "SELECT x, 'label ' || x FROM c",
+        "CREATE TABLE odd (value)",
+        "INSERT INTO odd VALUES (NULL), (1e999), (x'00ff'), (CAST(x'61ff62' AS TEXT)), (9223372036854775807), ('é\U0001f600')",
+        "CREATE VIRTUAL TABLE search USING fts5(body)",
+        "INSERT INTO search VALUES ('hello world')",
+        "CREATE VIEW firsts AS SELECT i FROM n WHERE i < 4",
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def worker(database: Path) -> Iterator[Worker]:
+    with Worker(database) as started:
+        yield started
+
+
+@pytest.mark.parametrize(
+    ("sql", "columns", "rows"),
+    [
+        ("SELECT i, label FROM n ORDER BY i LIMIT 2", ("i", "label"), ((1, "label 1"), (2, "label 2"))),
+        ("SELECT COUNT(*) AS total FROM n;", ("total",), ((500,),)),
+        ("SELECT i FROM n WHERE i < 0", ("i",), ()),
+        (
+            "SELECT value FROM odd",
+            ("value",),
+            ((None,), (float("inf"),), (b"\x00\xff",), ("a\ufffdb",), (2**63 - 1,), ("é\U0001f600",)),
+        ),
+        (
+            "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 3) SELECT x FROM c",
+            ("x",),
+            ((1,), (2,), (3,)),
+        ),
+        ("SELECT value FROM json_each('[1, 2]')", ("value",), ((1,), (2,))),
+        ("SELECT body FROM search WHERE search MATCH 'world'", ("body",), (("hello world",),)),
+        ("SELECT i FROM firsts", ("i",), ((1,), (2,), (3,))),
+        ("-- a comment\nSELECT 'x' AS y /* another */", ("y",), (("x",),)),
+    ],
+)
+def test_rows(worker: Worker, sql: str, columns: tuple[str, ...], rows: tuple[tuple[object, ...], ...]) -> None:
+    result = worker.run(sql, Limits())
+    assert (result.columns, result.rows, result.truncated) == (columns, rows, False)
+    assert 0 < result.ms < 1000
+
+
+@pytest.mark.parametrize(("limit", "fetched", "truncated"), [(499, 499, True), (500, 500, False), (501, 500, False)])
+def test_row_limit(worker: Worker, limit: int, fetched: int, truncated: bool) -> None:
+    result = worker.run("SELECT i FROM n", Limits(rows=limit))
+    assert (len(result.rows), result.truncated) == (fetched, truncated)
+
+
+@pytest.mark.parametrize(
+    ("sql", "word"),
+    [
+        ("SELECT missing FROM n", "no such column: missing"),
+        ("SELEC 1", "syntax error"),
+        ("", "no statement"),
+        ("-- nothing", "no statement"),
+        ("SELECT 1; SELECT 2", "one statement"),
+        ("DELETE FROM n", "not authorized"),
+        ("UPDATE n SET i = 0 RETURNING i", "not authorized"),
+        ("WITH x AS (SELECT 1) INSERT INTO n SELECT 1, 2 FROM x", "not authorized"),
+        ("CREATE TEMP TABLE t AS SELECT 1", "not authorized"),
+        ("ATTACH 'other.db' AS other", "not authorized"),
+        ("VACUUM INTO 'copy.db'", "authorization denied"),
+        ("PRAGMA query_only = OFF", "not authorized"),
+        ("SELECT * FROM pragma_table_info('n')", "not authorized"),
+        ("BEGIN IMMEDIATE", "not authorized"),
+        ("ANALYZE", "not authorized"),
+        ("SELECT load_extension('x.so')", "load_extension"),
+        ("SELECT fts3_tokenizer('simple')", "fts3_tokenizer"),
+        ("SELECT zeroblob(1000000000)", "zeroblob"),
+        ("SELECT replace(printf('%9999999d', 1), ' ', 'aaaaaaaa')", "too big"),
+        ("INSERT INTO search VALUES ('x')", "not authorized"),
+    ],
+)
+def test_refused(worker: Worker, database: Path, sql: str, word: str) -> None:
+    before = database.read_bytes()
+    with pytest.raises(QueryError, match=word):
+        worker.run(sql, Limits())
+    assert database.read_bytes() == before
+    assert not list(database.parent.glob("*copy*"))
+    assert worker.run("SELECT 1", Limits()).rows == ((1,),)
+
+
+def test_gold_may_call_every_function_and_still_only_reads(worker: Worker) -> None:
+    with pytest.raises(QueryError, match="not authorized"):
+        worker.run("SELECT hex(zeroblob(2))", Limits())
+    assert worker.run("SELECT hex(zeroblob(2))", Limits(), gold=True).rows == (("0000",),)
+    for sql in ("DELETE FROM n", "ATTACH ':memory:' AS m", "PRAGMA query_only = OFF", "CREATE TEMP TABLE t(a)"):
+        with pytest.raises(QueryError, match="not authorized"):
+            worker.run(sql, Limits(), gold=True)
+
+
+@pytest.mark.parametrize("sql", [ENDLESS, ONE_STEP, "SELECT COUNT(*) FROM n a, n b, n c, n d"])
+def test_time_limit(worker: Worker, sql: str) -> None:
+    begun = time.monotonic()
+    with pytest.raises(QueryTimeout, match=r"stopped after 0\.5 s"):
+        worker.run(sql, Limits(seconds=0.5))
+    assert time.monotonic() - begun < 1.5
+    assert worker.run("SELECT 1", Limits()).rows == ((1,),)
+
+
+def test_memory_limit(worker: Worker) -> None:
+    with pytest.raises(QueryError, match="256 MiB of memory"):
+        worker.run(WIDE, Limits(memory=256 << 20))
+    assert worker.run("SELECT 1", Limits(memory=256 << 20)).rows == ((1,),)
+
+
+def test_too_little_memory(database: Path) -> None:
+    with Worker(database, memory=1000) as cramped, pytest.raises(QueryError, match="MiB of memory"):
+        cramped.run("SELECT 1", Limits(memory=1000))
+
+
+def test_explain_compiles_without_running(worker: Worker) -> None:
+    worker.explain("SELECT i FROM n")
+    worker.explain(ENDLESS)
+    for sql, word in [
+        ("SELECT nope FROM n", "nope"),
+        ("DELETE FROM n", "not authorized"),
+        ("SELECT 1 FROM gone", "gone"),
+    ]:
+        with pytest.raises(QueryError, match=word):
+            worker.explain(sql)
+
+
+def test_a_worker_that_died_is_replaced(database: Path) -> None:
+    with Worker(database) as mortal:
+        mortal.run("SELECT 1", Limits())
+        mortal._process.kill()
+        mortal._process.wait()
+        assert mortal.run("SELECT 2", Limits()).rows == ((2,),)
+        mortal.close()
+        assert mortal.run("SELECT 3", Limits()).rows == ((3,),)
+
+
+def test_other_programs_see_no_lock_between_queries(database: Path, worker: Worker) -> None:
+    worker.run("SELECT i FROM n", Limits(rows=1))
+    with closing(sqlite3.connect(database, timeout=0)) as db:
+        db.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(ContextError, match="locked by another program"):
+            worker.run("SELECT 1 FROM n", Limits())
+
+
+def test_the_process_loads_nothing_heavy_and_is_quick() -> None:
+    script = Path(__file__).parents[1] / "experts" / "sql" / "worker.py"
+    begun = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-X", "importtime", str(script), str(1 << 30)],
+        input=b"",
+        capture_output=True,
+        check=True,
+    )
+    assert time.monotonic() - begun < 1.0
+    assert done.stdout == b"ready\n"
+    for heavy in (b"sqlglot", b"torch", b"expert_cli", b"pathlib"):
+        assert heavy not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "plain.db",
+        "with space.db",
+        'it\'s "quoted".db',
+        "what?mode=rw.db",
+        "a#b%25c%.db",
+        "büro-数据.db",
+        "semi;colon&and=.db",
+    ],
+)
+def test_any_file_name(tmp_path: Path, name: str) -> None:
+    path = create(tmp_path / name, "CREATE TABLE t (a)", "INSERT INTO t VALUES (7)")
+    for target in (path, str(path), f"sqlite:///{path}"):
+        with Worker(open_database(target)) as opened:
+            assert opened.run("SELECT a FROM t", Limits()).rows == ((7,),)
+
+
+def test_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = create(tmp_path / "my shop.db", "CREATE TABLE t (a)")
+    monkeypatch.chdir(tmp_path)
+    for target in (
+        "my shop.db",
+        "sqlite:///my shop.db",
+        "sqlite:///my%20shop.db",
+        "sqlite:///my%20shop.db?mode=ro",
+        f"sqlite:///{path}",
+    ):
+        assert open_database(target).resolve() == path
+
+
+def missing(folder: Path) -> str:
+    return str(folder / "none.db")
+
+
+def empty(folder: Path) -> str:
+    (folder / "empty.db").touch()
+    return str(folder / "empty.db")
+
+
+def text(folder: Path) -> str:
+    (folder / "notes.txt").write_text("id,name\n1,x\n" * 50)
+    return str(folder / "notes.txt")
+
+
+def short(folder: Path) -> str:
+    (folder / "short.txt").write_text("hello")
+    return str(folder / "short.txt")
+
+
+def no_tables(folder: Path) -> str:
+    return str(create(folder / "bare.db", "PRAGMA user_version = 1"))
+
+
+def cut(folder: Path) -> str:
+    whole = create(folder / "whole.db", "CREATE TABLE t (a)", "CREATE TABLE u (a)").read_bytes()
+    (folder / "cut.db").write_bytes(whole[:100])
+    return str(folder / "cut.db")
+
+
+def garbled(folder: Path) -> str:
+    whole = create(folder / "garbled.db", "CREATE TABLE t (a)").read_bytes()
+    (folder / "garbled.db").write_bytes(whole[:100] + os.urandom(len(whole) - 100))
+    return str(folder / "garbled.db")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (missing, "no database at .*none.db; check the path"),
+        (str, "is a folder, not a database; give the file"),
+        (empty, "is empty; create its tables"),
+        (short, "not a SQLite database"),
+        (text, "not a SQLite database, or is encrypted; give"),
+        (no_tables, "holds no tables; create them"),
+        (cut, "is damaged|cannot open|holds no tables"),
+        (garbled, "is damaged .*; restore it"),
+        (lambda folder: f"{folder}/nul\0byte.db", "; check the path"),
+        (lambda folder: f"{folder}/{'x' * 5000}.db", "; check the path"),
+        (lambda folder: ":memory:", "not a database file; give the path"),
+        (lambda folder: "", "not a database file; give the path"),
+        (lambda folder: "sqlite://", "names no file; write"),
+        (lambda folder: "sqlite:///:memory:", "names no file; write"),
+        (
+            lambda folder: "postgresql://user:secret@host/db",
+            r"postgresql:// databases cannot .*; give the database's DDL",
+        ),
+        (lambda folder: "mysql+pymysql://host/db", r"mysql\+pymysql:// databases"),
+        (lambda folder: "duckdb:///x.duckdb", "duckdb:// databases"),
+    ],
+)
+def test_unusable_databases(tmp_path: Path, make: Callable[[Path], str], words: str) -> None:
+    with pytest.raises(ContextError, match=words) as refusal:
+        open_database(make(tmp_path))
+    assert "secret" not in str(refusal.value)
+
+
+def test_locked(tmp_path: Path) -> None:
+    path = create(tmp_path / "busy.db", "CREATE TABLE t (a)")
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(ContextError, match=r"busy\.db is locked by another program; let it finish"):
+            open_database(path)
+        with Worker(path) as waiting, pytest.raises(ContextError, match="locked"):
+            waiting.run("SELECT a FROM t", Limits())
+    assert open_database(path) == path
+
+
+def test_opening_keeps_the_locks_that_this_process_holds(tmp_path: Path) -> None:
+    path = create(tmp_path / "mine.db", "CREATE TABLE t (a)")
+    with closing(sqlite3.connect(path, isolation_level=None)) as mine, Worker(open_database(path)) as other:
+        mine.execute("BEGIN IMMEDIATE")
+        mine.execute("INSERT INTO t VALUES (1)")
+        open_database(path)
+        assert other.run("SELECT COUNT(*) FROM t", Limits()).rows == ((0,),)
+        mine.execute("COMMIT")
+        mine.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(ContextError, match="locked"):
+            open_database(path)
+        with pytest.raises(ContextError, match="locked"):
+            other.run("SELECT COUNT(*) FROM t", Limits())
+
+
+def test_a_database_that_vanishes(tmp_path: Path) -> None:
+    path = create(tmp_path / "brief.db", "CREATE TABLE t (a)")
+    with Worker(open_database(path)) as left:
+        path.unlink()
+        with pytest.raises(ContextError, match=r"cannot open .*brief\.db"):
+            left.run("SELECT a FROM t", Limits())
+    assert not path.exists()
+
+
+def test_write_ahead_log(tmp_path: Path) -> None:
+    path = create(tmp_path / "wal.db", "PRAGMA journal_mode = WAL", "CREATE TABLE t (a)", "INSERT INTO t VALUES (1)")
+    with closing(sqlite3.connect(path)) as writer, Worker(open_database(path)) as reader:
+        writer.execute("INSERT INTO t VALUES (2)")
+        writer.commit()
+        assert reader.run("SELECT COUNT(*) FROM t", Limits()).rows == ((2,),)
+
+
+def test_three_hundred_tables(tmp_path: Path) -> None:
+    path = create(tmp_path / "wide.db", *(f"CREATE TABLE t{n} (a, b, c)" for n in range(300)))
+    with Worker(open_database(path)) as opened:
+        assert opened.run("SELECT COUNT(*) FROM t299", Limits()).rows == ((0,),)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["order", "select", "My Table", 'say "hi"', "it's", "Straße", "数据", "MixedCase", "a.b", "1st", "x;y", "--"],
+)
+def test_any_table_name(tmp_path: Path, name: str) -> None:
+    quoted = '"' + name.replace('"', '""') + '"'
+    path = create(tmp_path / "names.db", f"CREATE TABLE {quoted} ({quoted} TEXT)", f"INSERT INTO {quoted} VALUES ('v')")
+    with Worker(open_database(path)) as opened:
+        result = opened.run(f"SELECT {quoted}.{quoted} FROM {quoted}", Limits())
+    assert (result.columns, result.rows) == ((name,), (("v",),))
+
+
+def test_interrupt_leaves_no_process_behind(database: Path) -> None:
+    program = (
+        "import os, signal, sys, threading; from pathlib import Path; from expert_cli.task import Limits;"
+        "from experts.sql.execute import Worker;"
+        "worker = Worker(Path(sys.argv[1])); worker.run('SELECT 1', Limits()); pid = worker._process.pid;"
+        "threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        f"try: worker.run({ENDLESS!r}, Limits(seconds=8))\n"
+        "except KeyboardInterrupt: worker._process.wait(); sys.stdout.write(f'{pid} {worker.run(\"SELECT 5\", Limits()).rows}'); worker.close()"
+    )
+    begun = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", program, str(database)], capture_output=True, text=True, check=False)
+    if done.returncode != 0 or "((5,),)" not in done.stdout:
+        pytest.fail(f"{done.stdout}\n{done.stderr}")
+    assert time.monotonic() - begun < 6
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(done.stdout.split()[0]), 0)
