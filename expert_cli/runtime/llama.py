@@ -1,0 +1,229 @@
+"""llama.cpp behind one door: load a GGUF, tokenize, and decode many continuations of one prompt at once."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+import numpy as np
+
+from expert_cli.errors import BaseModelError, UsageError
+from expert_cli.runtime import gguf
+from expert_cli.runtime.qwen3 import NFC
+from expert_cli.runtime.weights import Floats
+
+PROMPT = 0
+"""The sequence that keeps the prompt's keys and values; rows live in the sequences after it."""
+
+ROW_CELLS = 256
+"""Room for the tokens that each row writes after the shared prompt."""
+
+_complaints: list[str] = []
+
+
+@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
+def _log(level: int, text: bytes, _: Any) -> None:
+    if level == 3:  # GGML_LOG_LEVEL_ERROR
+        _complaints.append(text.decode("utf-8", "replace").strip())
+        del _complaints[:-8]
+
+
+class LlamaModel:
+    """A GGUF model that continues one prompt in up to ``rows`` ways.
+
+    ``prefill`` reads a prompt and leaves one row; ``extend`` replaces the rows by continuations of them, all decoded
+    in one call. A prompt's keys and values are computed once and shared by every row and by the next prompt as far as
+    both agree. ``context`` bounds one row's tokens (0: as trained); ``exact`` keeps keys and values in f32, as the
+    transformers backend does, at twice the memory of f16.
+
+    Raises:
+        BaseModelError: the file is missing, damaged or unknown to llama.cpp.
+    """
+
+    def __init__(
+        self, path: Path, *, threads: int | None = None, context: int = 0, rows: int = 8, exact: bool = True
+    ) -> None:
+        gguf.check(path)
+        llama_cpp.llama_log_set(_log, ctypes.c_void_p(0))
+        llama_cpp.llama_backend_init()
+        _complaints.clear()
+        self.path = path
+        self.rows = rows
+        self._context: Any = None
+        self._batch: Any = None
+        self._model: Any = llama_cpp.llama_model_load_from_file(os.fsencode(path), _model_params())
+        if not self._model:
+            raise gguf.damaged(path, "; ".join(_complaints) or "llama.cpp refused it")
+        self._vocabulary: Any = llama_cpp.llama_model_get_vocab(self._model)
+        self.vocabulary: int = llama_cpp.llama_vocab_n_tokens(self._vocabulary)
+        self.context: int = context or llama_cpp.llama_model_n_ctx_train(self._model)
+        params = _context_params(self.context, rows, threads or min(os.cpu_count() or 1, 4), exact)
+        self._context = llama_cpp.llama_init_from_model(self._model, params)
+        if not self._context:
+            self.close()
+            raise gguf.damaged(path, "; ".join(_complaints) or "llama.cpp made no context")
+        self._memory: Any = llama_cpp.llama_get_memory(self._context)
+        self._batch = llama_cpp.llama_batch_init(llama_cpp.llama_n_batch(self._context), 0, 1)
+        self._nfc = self._metadata(NFC) != "false"
+        self._pieces: dict[int, bytes] = {}
+        self._prompt: list[int] = []
+        self._prompt_logits: Floats = np.empty((0, self.vocabulary), np.float32)
+        self._live: list[tuple[int, int]] = []  # (sequence, position of its next token) of each row
+
+    def tokenize(self, text: str) -> list[int]:
+        """The tokens of ``text``; special tokens written in it are parsed."""
+        raw = (unicodedata.normalize("NFC", text) if self._nfc else text).encode("utf-8")
+        size = len(raw) + 8
+        tokens = (llama_cpp.llama_token * size)()
+        count = llama_cpp.llama_tokenize(self._vocabulary, raw, len(raw), tokens, size, False, True)
+        if count < 0:
+            raise BaseModelError(f"{self.path}: llama.cpp cannot tokenize {text[:40]!r}; rephrase the question")
+        return list(tokens[:count])
+
+    def piece(self, token: int) -> bytes:
+        """What ``token`` writes; special tokens write their own name."""
+        if token not in self._pieces:
+            buffer = ctypes.create_string_buffer(512)
+            size = llama_cpp.llama_token_to_piece(self._vocabulary, token, buffer, 512, 0, True)
+            if size < 0:
+                raise BaseModelError(f"{self.path}: token {token} has no text; the model and its vocabulary disagree")
+            self._pieces[token] = buffer.raw[:size]
+        return self._pieces[token]
+
+    def prefill(self, tokens: Sequence[int]) -> Floats:
+        """Read a prompt: one row remains, whose next-token logits are returned, shape (1, vocabulary).
+
+        Only what follows the longest common prefix with the last prompt is computed.
+
+        Raises:
+            UsageError: the prompt is empty or longer than the context.
+        """
+        if not 0 < len(tokens) < self.context:
+            raise UsageError(f"a prompt of {len(tokens)} tokens does not fit a context of {self.context}; shorten it")
+        for sequence in {sequence for sequence, _ in self._live} - {PROMPT}:
+            llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+        self._live = [(PROMPT, len(tokens))]
+        if list(tokens) == self._prompt:
+            return self._prompt_logits
+        common = _common(self._prompt, tokens[:-1])
+        self._prompt = []
+        llama_cpp.llama_memory_seq_rm(self._memory, PROMPT, common, -1)
+        self._decode([(PROMPT, common, tokens[common:])])
+        self._prompt = list(tokens)
+        self._prompt_logits = self._logits([len(tokens) - common - 1])
+        return self._prompt_logits
+
+    def extend(self, rows: Sequence[tuple[int, Sequence[int]]]) -> Floats:
+        """Replace the rows by ``rows``, each a parent row and the tokens that follow it.
+
+        Returns the next-token logits of the new rows, shape (rows, vocabulary).
+
+        Raises:
+            UsageError: too many rows, a row without tokens, or one that runs beyond the context.
+        """
+        if not 0 < len(rows) <= self.rows:
+            raise UsageError(f"{len(rows)} rows, at least 1 and at most {self.rows}; load the model with more rows")
+        for parent, tokens in rows:
+            if not tokens or self._live[parent][1] + len(tokens) > self.context:
+                raise UsageError(f"{len(tokens)} tokens do not fit a context of {self.context}; shorten the prompt")
+        sequences = self._branch([parent for parent, _ in rows])
+        starts = [self._live[parent][1] for parent, _ in rows]
+        parts = [(s, start, tokens) for s, start, (_, tokens) in zip(sequences, starts, rows, strict=True)]
+        self._live = [(sequence, start + len(tokens)) for sequence, start, tokens in parts]
+        self._decode(parts)
+        ends = np.cumsum([len(tokens) for _, _, tokens in parts]) - 1
+        return self._logits([int(end) for end in ends])
+
+    def close(self) -> None:
+        """Free the model; it cannot be used afterwards."""
+        if self._batch is not None:
+            llama_cpp.llama_batch_free(self._batch)
+        if self._context:
+            llama_cpp.llama_free(self._context)
+        if self._model:
+            llama_cpp.llama_model_free(self._model)
+        self._batch = self._context = self._model = None
+
+    def _branch(self, parents: Sequence[int]) -> list[int]:
+        """Sequences for the children of ``parents``: the first child takes over, its siblings share a copy."""
+        held = [sequence for sequence, _ in self._live]
+        kept = {held[parent] for parent in parents} - {PROMPT}
+        for sequence in set(held) - kept - {PROMPT}:
+            llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+        free = [sequence for sequence in range(PROMPT + 1, self.rows + 1) if sequence not in kept]
+        chosen = []
+        for parent in parents:
+            if held[parent] in kept:
+                kept.remove(held[parent])
+                chosen.append(held[parent])
+            else:
+                chosen.append(free.pop())
+                llama_cpp.llama_memory_seq_cp(self._memory, held[parent], chosen[-1], -1, -1)
+        return chosen
+
+    def _decode(self, parts: Sequence[tuple[int, int, Sequence[int]]]) -> None:
+        """Feed each part's tokens at its position; the last token of each part yields logits."""
+        batch = self._batch
+        limit = llama_cpp.llama_n_batch(self._context)
+        count = 0
+        for sequence, start, tokens in parts:
+            for offset, token in enumerate(tokens):
+                if count == limit:
+                    self._run(count)
+                    count = 0
+                batch.token[count] = token
+                batch.pos[count] = start + offset
+                batch.n_seq_id[count] = 1
+                batch.seq_id[count][0] = sequence
+                batch.logits[count] = offset == len(tokens) - 1
+                count += 1
+        self._run(count)
+
+    def _run(self, count: int) -> None:
+        self._batch.n_tokens = count
+        status = llama_cpp.llama_decode(self._context, self._batch)
+        if status:
+            self._prompt = []
+            raise BaseModelError(f"{self.path}: llama.cpp stopped with status {status}; ask with fewer candidates")
+
+    def _logits(self, outputs: Sequence[int]) -> Floats:
+        rows = [llama_cpp.llama_get_logits_ith(self._context, output) for output in outputs]
+        return np.stack([np.ctypeslib.as_array(row, (self.vocabulary,)) for row in rows])
+
+    def _metadata(self, key: str) -> str:
+        buffer = ctypes.create_string_buffer(64)
+        size = llama_cpp.llama_model_meta_val_str(self._model, key.encode(), buffer, 64)
+        return buffer.value.decode() if size >= 0 else ""
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    for position, (left, right) in enumerate(zip(one, other, strict=False)):
+        if left != right:
+            return position
+    return min(len(one), len(other))
+
+
+def _model_params() -> Any:
+    params = llama_cpp.llama_model_default_params()
+    params.n_gpu_layers = 0
+    return params
+
+
+def _context_params(context: int, rows: int, threads: int, exact: bool) -> Any:
+    params = llama_cpp.llama_context_default_params()
+    params.n_ctx = context + rows * ROW_CELLS
+    params.n_batch = params.n_ubatch = 512
+    params.n_seq_max = rows + 1
+    params.n_threads = params.n_threads_batch = threads
+    params.kv_unified = True
+    params.no_perf = True
+    if exact:
+        # flash attention would round keys and values to f16 again
+        params.type_k = params.type_v = llama_cpp.GGML_TYPE_F32
+        params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    return params
