@@ -14,9 +14,10 @@ STATE := .state
 # A plain `torch` brings several GB of CUDA libraries on Linux; this release has a CPU build. Set TORCH=torch for the newest.
 TORCH ?= torch==2.13.0
 
-# llama-cpp-python comes as source. The library alone is needed: no multimodal part, programs, tests, TLS or OpenMP.
-export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TESTS=OFF \
-	-DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF -DLLAMA_OPENSSL=OFF -DGGML_OPENMP=OFF
+# llama-cpp-python comes as source. Its bindings need one library: no programs, tests, multimodal part, TLS or OpenMP.
+export CMAKE_ARGS ?= -DCMAKE_PROJECT_INCLUDE='$(CURDIR)/packaging/llama.cmake' -DLLAVA_BUILD=OFF \
+	-DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_SERVER=OFF \
+	-DLLAMA_BUILD_APP=OFF -DLLAMA_OPENSSL=OFF -DGGML_OPENMP=OFF
 
 PIP = PYTHONUNBUFFERED=1 $(BIN)/python -m pip --disable-pip-version-check
 # Shows what pip and the compiler are at, a line a step; the whole output is kept in $(LOG).
@@ -40,7 +41,7 @@ $(BIN)/python:
 $(VENV)/installed: pyproject.toml | $(BIN)/python
 	@command -v c++ g++ clang++ >/dev/null || { \
 		echo "no C++ compiler was found; on Debian: apt-get install g++, on macOS: xcode-select --install" >&2; exit 1; }
-	@echo "Installing; llama.cpp is compiled, which takes about 3 minutes on 2 cores"
+	@echo "Installing; llama.cpp is compiled, which takes about 2 minutes on 2 cores"
 	@$(PIP) install -v -e . 2>&1 $(NARRATE)
 	@touch $@
 
