@@ -24,8 +24,6 @@ PIP = PYTHONUNBUFFERED=1 $(BIN)/python -m pip --disable-pip-version-check
 NARRATE = | tee -a $(LOG) | awk -f packaging/narrate.awk || { tail -n 30 $(LOG) >&2; \
 	echo "the installation failed; the whole log is in $(LOG)" >&2; exit 1; }
 
-DATA := experts/sql/data/sample/shop.sqlite
-CHAT = EXPERT_HOME=$(STATE) $(BIN)/expert-cli chat --experts sql --db $(DATA) --prompt
 SLOW ?=
 
 .PHONY: help
@@ -53,11 +51,7 @@ $(VENV)/tested: $(VENV)/installed
 
 .PHONY: demo
 demo: $(VENV)/installed  ## Install the SQL expert and ask the sample shop three questions
-	@EXPERT_HOME=$(STATE) $(BIN)/expert-cli install sql
-	@$(CHAT) "How many customers are there?"
-	@$(CHAT) "What are the names and prices of the three most expensive products?"
-	@$(CHAT) "How many orders did each customer place?"
-	@echo "Ask more: EXPERT_HOME=$(STATE) $(BIN)/expert-cli chat --experts sql --db $(DATA)"
+	@EXPERT_HOME=$(CURDIR)/$(STATE) PATH="$(CURDIR)/$(BIN):$$PATH" packaging/demo.sh
 
 .PHONY: lint
 lint: $(VENV)/tested  ## Check style and types

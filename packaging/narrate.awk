@@ -1,6 +1,9 @@
 # Reads `pip install -v` and prints a line for each step: a package, or an object file that the compiler has finished.
-/^ *(Collecting|Downloading|Building wheel|Created wheel|Installing build dependencies|Installing collected|Successfully installed|ERROR)/ {
-    line = substr($0, 1, 160)
+/^ *(Collecting|Downloading .*MB\)|Building wheel|Created wheel|Installing collected|Successfully installed|ERROR)/ {
+    line = $0
+    sub(/ \(from .*/, "", line)
+    sub(/: filename=.*/, "", line)
+    if (length(line) > 110) line = substr(line, 1, 107) "..."
     if (line != last) print line
     last = line
     fflush()
