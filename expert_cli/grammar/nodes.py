@@ -1,0 +1,154 @@
+"""The syntax tree of a GBNF grammar, and its printed form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+ESCAPES = {"\t": "\\t", "\r": "\\r", "\n": "\\n", "\\": "\\\\"}
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """Text as it stands, for example ``"SELECT "``; empty text is the empty sequence."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Class:
+    """One code point inside (or, negated, outside) ``ranges``; ``.`` is the negation of no range."""
+
+    ranges: tuple[tuple[int, int], ...]
+    negated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token of the vocabulary, by its text (``<c7>``) or its id (``<[1000]>``); negated: any other token."""
+
+    name: str
+    negated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A rule, by name."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """Items one after the other."""
+
+    items: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of several alternatives."""
+
+    options: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """``item`` at least ``low`` times and at most ``high``; ``high`` None is without limit."""
+
+    item: Node
+    low: int
+    high: int | None
+
+
+Node = Literal | Class | Token | Reference | Sequence | Choice | Repeat
+
+ANY = Class((), negated=True)
+EMPTY = Literal("")
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """Rules by name, ``root`` among them, and the hooks that a template leaves open, with their descriptions."""
+
+    rules: Mapping[str, Node]
+    hooks: Mapping[str, str]
+
+    def __str__(self) -> str:
+        comments = [f"# hook: {name} {text}".rstrip() for name, text in self.hooks.items()]
+        return "\n".join(comments + [f"{name} ::= {write(node)}" for name, node in self.rules.items()]) + "\n"
+
+
+def children(node: Node) -> tuple[Node, ...]:
+    """The parts of ``node``, one level down."""
+    match node:
+        case Sequence(items):
+            return items
+        case Choice(options):
+            return options
+        case Repeat(item, _, _):
+            return (item,)
+        case _:
+            return ()
+
+
+def references(node: Node) -> Iterator[str]:
+    """Names of the rules that ``node`` mentions, repeats included."""
+    pending = [node]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, Reference):
+            yield part.name
+        pending.extend(children(part))
+
+
+def write(node: Node) -> str:
+    """``node`` as GBNF text that parses to an equal tree."""
+    match node:
+        case Literal(text):
+            return '"' + "".join(_character(char, '"') for char in text) + '"'
+        case Class((), True):
+            return "."
+        case Class(ranges, negated):
+            return "[" + "^" * negated + "".join(_range(low, high) for low, high in ranges) + "]"
+        case Token(name, negated):
+            return "!" * negated + f"<{name}>"
+        case Reference(name):
+            return name
+        case Sequence(items):
+            return " ".join(_grouped(item, (Sequence, Choice)) for item in items)
+        case Choice(options):
+            return " | ".join(_grouped(option, (Choice,)) for option in options)
+        case Repeat(item, low, high):
+            return _grouped(item, (Sequence, Choice, Repeat)) + _quantifier(low, high)
+
+
+def _grouped(node: Node, kinds: tuple[type, ...]) -> str:
+    return f"({write(node)})" if isinstance(node, kinds) else write(node)
+
+
+def _quantifier(low: int, high: int | None) -> str:
+    named = {(0, None): "*", (1, None): "+", (0, 1): "?"}.get((low, high))
+    if named is not None:
+        return named
+    if high is None:
+        return f"{{{low},}}"
+    return f"{{{low}}}" if low == high else f"{{{low},{high}}}"
+
+
+def _range(low: int, high: int) -> str:
+    first = _character(chr(low), "[]^-")
+    return first if low == high else f"{first}-{_character(chr(high), '[]^-')}"
+
+
+def _character(char: str, special: str) -> str:
+    if char in ESCAPES:
+        return ESCAPES[char]
+    if char in special:
+        return "\\x5E" if char == "^" else "\\" + char
+    point = ord(char)
+    if 0x20 <= point < 0x7F or (point >= 0xA0 and char.isprintable()):
+        return char
+    if point <= 0xFF:
+        return f"\\x{point:02X}"
+    return f"\\u{point:04X}" if point <= 0xFFFF else f"\\U{point:08X}"

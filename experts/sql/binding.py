@@ -1,0 +1,267 @@
+"""The names that the SQL grammar may write for one linked question, scope by scope.
+
+Pure data in, hook bodies out: a :class:`Table` with its columns, the edges along which tables may be joined, and the
+literals that the question offers. A scope is a set of tables; it is known once ``FROM … SELECT`` is written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from expert_cli.errors import ContextError
+from expert_cli.grammar.bind import NEVER
+from expert_cli.grammar.nodes import Literal, write
+
+MOST_JOINS = 4
+EAGER = 64  # table sets written out at once; beyond that, joins unfold one table at a time
+SMALL = range(11)  # whole numbers that both surfaces may write as digits
+
+# A scope that is not known yet: nothing but a control character may follow, and before that the scope is known.
+LATER = '" SELECT" [\\x01-\\x08]'
+
+_WORD = re.compile(r"'(?:[^']|'')*'?|\"(?:[^\"]|\"\")*\"?|<[a-z]+[0-9]*>|[^\s'\"<>(),=.]+|\S")
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+# The words that SQLite does not take as a bare identifier.
+RESERVED = frozenset(
+    re.findall(
+        r"\w+",
+        """ADD ALL ALTER AND AS AUTOINCREMENT BETWEEN CASE CHECK COLLATE COMMIT CONSTRAINT CREATE DEFAULT DEFERRABLE DELETE
+    DISTINCT DROP ELSE ESCAPE EXCEPT EXISTS FOREIGN FROM GROUP HAVING IN INDEX INSERT INTERSECT INTO IS ISNULL JOIN
+    LIMIT NOT NOTHING NOTNULL NULL ON OR ORDER PRIMARY REFERENCES RETURNING SELECT SET TABLE THEN TO TRANSACTION UNION
+    UNIQUE UPDATE USING VALUES WHEN WHERE""",
+    )
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A linked column; ``pointer`` is its token without brackets (``c7``), ``number`` says that it can be added up."""
+
+    name: str
+    pointer: str = ""
+    number: bool = False
+    key: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A linked table and its linked columns."""
+
+    name: str
+    columns: tuple[Column, ...]
+    pointer: str = ""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A literal that the question offers; ``pointer`` is its token without brackets (``v0``)."""
+
+    value: str | int | float
+    pointer: str = ""
+
+
+Edge = tuple[tuple[str, str], tuple[str, str]]
+"""Two ``(table, column)`` pairs that may be joined."""
+
+
+class SqlBinding:
+    """The hooks of ``sql-*.gbnf`` for one question.
+
+    Args:
+        tables: the linked tables, in prompt order.
+        edges: pairs of columns that may be joined, declared or inferred.
+        values: literals.
+        surface: ``pointers`` or ``names``.
+
+    Raises:
+        ContextError: there is no table, or two have the same name.
+    """
+
+    def __init__(self, tables: Sequence[Table], edges: Iterable[Edge], values: Sequence[Value], surface: str) -> None:
+        if not tables:
+            raise ContextError("no table is linked to the question; open a database that has tables")
+        self.tables = tuple(tables)
+        self.values = tuple(values)
+        self.surface = surface
+        self.index = {table.name: place for place, table in enumerate(self.tables)}
+        if len(self.index) < len(self.tables):
+            raise ContextError("two linked tables have the same name; link each table once")
+        self.edges = self._joinable(edges)
+        self._places = {self._table(place).strip(): place for place in range(len(self.tables))}
+        self._eager = self._reachable(EAGER)
+        self._fixed: dict[str, str] = self._unscoped()
+        self._scoped: dict[int, dict[str, str]] = {}
+
+    def state(self, written: str) -> tuple[int, ...]:
+        """The table sets whose scope has begun, in order of appearance, as bit masks over ``tables``.
+
+        Where the sets are too many to write out at once, the set of a FROM clause in progress is a scope event too, and
+        counts negative.
+        """
+        if self._eager is None:
+            return self._scan(written)
+        last = written.rfind("SELECT")
+        return self._scan(written[: last + 6]) if last >= 0 else ()
+
+    def rules(self, state: tuple[int, ...]) -> Mapping[str, str]:
+        """The hook bodies of ``state``."""
+        known = [mask for mask in state if mask > 0]
+        rules = dict(self._fixed)
+        for mask in known:
+            rules |= self._columns(mask)
+        for mask in self._eager or sorted({abs(mask) for mask in state} | {1 << n for n in range(len(self.tables))}):
+            rules[f"joined-s{mask}"] = self._joined(mask, mask in known, set(state))
+        return rules
+
+    def _scan(self, text: str) -> tuple[int, ...]:
+        found: list[int] = []
+        stack: list[int | None] = [None]
+        before = ""
+        for word in _words(text):
+            if word == "FROM":
+                stack[-1] = 0
+            elif word == "(":
+                stack.append(None)
+            elif word == ")" and len(stack) > 1:
+                stack.pop()
+            elif word == "SELECT" and stack[-1]:
+                found.append(stack[-1])
+                stack[-1] = None
+            elif stack[-1] is not None and before in ("FROM", "JOIN") and word in self._places:
+                stack[-1] |= 1 << self._places[word]
+                if self._eager is None:
+                    found.append(-stack[-1])
+            before = word
+        return tuple(dict.fromkeys(found))
+
+    def _joinable(self, edges: Iterable[Edge]) -> dict[tuple[int, int], list[tuple[Column, Column]]]:
+        """Column pairs by (table, other table), both ways."""
+        columns = {(table.name, column.name): column for table in self.tables for column in table.columns}
+        pairs: dict[tuple[int, int], list[tuple[Column, Column]]] = {}
+        for left, right in edges:
+            if left in columns and right in columns and left[0] != right[0]:
+                for one, other in ((left, right), (right, left)):
+                    key = (self.index[one[0]], self.index[other[0]])
+                    pair = (columns[one], columns[other])
+                    if pair not in pairs.setdefault(key, []):
+                        pairs[key].append(pair)
+        return pairs
+
+    def _reachable(self, most: int) -> list[int] | None:
+        """Every table set that joins can build, or None where there are more than ``most``."""
+        found = [1 << place for place in range(len(self.tables))]
+        for mask in found:
+            found += [wider for wider in self._wider(mask) if wider not in found]
+            if len(found) > most:
+                return None
+        return found
+
+    def _wider(self, mask: int) -> list[int]:
+        return [mask | 1 << place for place in self._partners(mask)]
+
+    def _partners(self, mask: int) -> list[int]:
+        if mask.bit_count() > MOST_JOINS:
+            return []
+        return [
+            other
+            for other in range(len(self.tables))
+            if not mask >> other & 1
+            and any(mask >> place & 1 and (place, other) in self.edges for place in self._all())
+        ]
+
+    def _all(self) -> range:
+        return range(len(self.tables))
+
+    def _joined(self, mask: int, known: bool, state: set[int]) -> str:
+        options = [f"then-s{mask}" if known else LATER]
+        for other in self._partners(mask):
+            pairs = [
+                (place, other, *pair)
+                for place in self._all()
+                if mask >> place & 1
+                for pair in self.edges.get((place, other), ())
+            ]
+            menu = " | ".join(f'{self._column(a, one)} " =" {self._column(b, two)}' for a, b, one, two in pairs)
+            turned = " | ".join(f'{self._column(b, two)} " =" {self._column(a, one)}' for a, b, one, two in pairs)
+            wider = mask | 1 << other
+            then = f"joined-s{wider}" if self._eager or {wider, -wider} & state else f'" JOIN" | {LATER}'
+            options.append(f'" LEFT"? " JOIN" {self._name(other)} " ON" ({menu} | {turned}) ({then})')
+        return " | ".join(options)
+
+    def _columns(self, mask: int) -> dict[str, str]:
+        if mask not in self._scoped:
+            columns = [
+                (place, column) for place in self._all() if mask >> place & 1 for column in self.tables[place].columns
+            ]
+            bodies = {
+                "column": [self._column(*one) for one in columns],
+                "bare-column": [self._column(*one, space="") for one in columns],
+                "numeric": [self._column(*one) for one in columns if one[1].number],
+                "bare-numeric": [self._column(*one, space="") for one in columns if one[1].number],
+            }
+            self._scoped[mask] = {f"{name}-s{mask}": " | ".join(body) or NEVER for name, body in bodies.items()}
+        return self._scoped[mask]
+
+    def _unscoped(self) -> dict[str, str]:
+        digits = [f'" {number}"' for number in SMALL]
+        numbers = [value for value in self.values if not isinstance(value.value, str)]
+        rows = [value for value in numbers if isinstance(value.value, int) and value.value > 0]
+        values = [self._value(value) for value in self.values]
+        bodies = {
+            "from": [
+                '"FROM" (' + " | ".join(f"{self._name(place)} joined-s{1 << place}" for place in self._all()) + ")"
+            ],
+            "literal": [*values, *digits],
+            "bare-literal": [*(self._value(value, space="") for value in self.values), *(f'"{n}"' for n in SMALL)],
+            "number": [*(self._value(value) for value in numbers), *digits],
+            "count": [*(self._value(value) for value in rows), *digits[1:]],
+            "pattern": self._patterns(),
+        }
+        return {name: " | ".join(dict.fromkeys(body)) or NEVER for name, body in bodies.items()}
+
+    def _patterns(self) -> list[str]:
+        if self.surface == "pointers":
+            values = " | ".join(self._value(value) for value in self.values)
+            return [f"(<any> | <pre> | <suf>) ({values})"] if values else []
+        texts = [str(value.value).replace("'", "''") for value in self.values]
+        return [_text(f" '{pattern.format(text)}'") for text in texts for pattern in ("%{}%", "{}%", "%{}")]
+
+    def _table(self, place: int) -> str:
+        table = self.tables[place]
+        return f"<{table.pointer}>" if self.surface == "pointers" else quoted(table.name)
+
+    def _name(self, place: int) -> str:
+        return self._table(place) if self.surface == "pointers" else _text(" " + self._table(place))
+
+    def _column(self, place: int, column: Column, space: str = " ") -> str:
+        if self.surface == "pointers":
+            return f"<{column.pointer}>"
+        return _text(f"{space}{quoted(self.tables[place].name)}.{quoted(column.name)}")
+
+    def _value(self, value: Value, space: str = " ") -> str:
+        return f"<{value.pointer}>" if self.surface == "pointers" else _text(space + literal(value.value))
+
+
+def quoted(name: str) -> str:
+    """``name`` as an identifier, in double quotes only where SQL needs them."""
+    if _PLAIN.fullmatch(name) and name.upper() not in RESERVED:
+        return name
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(value: str | int | float) -> str:
+    """``value`` as a SQL literal."""
+    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value)
+
+
+def _text(text: str) -> str:
+    return write(Literal(text))
+
+
+@lru_cache(maxsize=256)
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(_WORD.findall(text))
