@@ -19,6 +19,16 @@ UNTRIED = "untried"  # an earlier candidate had won
 
 
 @dataclass(frozen=True)
+class Draft:
+    """A completion before anything looked at it; ``finished`` says that the model ended it itself."""
+
+    text: str
+    logprob: float
+    tokens: int
+    finished: bool = True
+
+
+@dataclass(frozen=True)
 class Candidate:
     """One completion: ``text`` as the model wrote it, ``sql`` as the user sees it (None where the check refused it).
 
@@ -114,6 +124,14 @@ class Linked:
 
 
 @dataclass(frozen=True)
+class Read:
+    """The model has read the prompt of ``tokens`` tokens; ``reused`` of them were in its cache."""
+
+    tokens: int
+    reused: int = 0
+
+
+@dataclass(frozen=True)
 class Written:
     """The leading candidate so far; ``text`` is the whole of it, since another beam may take the lead."""
 
@@ -135,7 +153,7 @@ class Answered:
     answer: Answer
 
 
-Event = Linked | Written | Tried | Answered
+Event = Linked | Read | Written | Tried | Answered
 
 
 def shares(logprobs: list[float]) -> list[float]:

@@ -1,0 +1,83 @@
+"""``chat``: one question with ``--prompt``, one a line when piped, a conversation on a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import click
+
+from expert_cli import expert as experts
+from expert_cli import show
+from expert_cli.answer import Answer
+from expert_cli.cli.turn import DIALECTS, answer, present
+from expert_cli.errors import ExpertError
+from expert_cli.task import Limits
+
+
+@click.command()
+@click.option("--experts", "name", default="sql", show_default=True, help="The installed expert to ask.")
+@click.option("--db", help="The database: a path or sqlite:///path.")
+@click.option("--schema", help="A file of CREATE TABLE statements, where there is no database.")
+@click.option("--dialect", type=click.Choice(DIALECTS), default=None, help="The dialect of the query that is shown.")
+@click.option("--prompt", "-p", "question", help="Answer this one question and leave.")
+@click.option("--json", "as_json", is_flag=True, help="Print each answer as one JSON object and nothing else.")
+@click.option("--no-run", is_flag=True, help="Write and check the query; do not run it.")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Rows fetched at most.")
+@click.option("--timeout", type=click.FloatRange(0.01), default=10.0, show_default=True, help="Seconds for a query.")
+@click.option("--candidates", type=click.IntRange(1, 64), default=None, help="Candidates; the manifest's by default.")
+@click.option("--prefer-rows", type=click.IntRange(0), default=experts.PREFER_ROWS, show_default=True,
+              help="Candidates looked at after one without rows; one with rows wins. 0: the first that runs wins.")
+@click.option("--base-only", is_flag=True, help="Leave the adapter out.")
+@click.option("--no-grammar", is_flag=True, help="Leave the grammar out.")
+@click.option("--backend", type=click.Choice(experts.BACKENDS), default="llama", show_default=True)
+def chat(name: str, db: str | None, schema: str | None, dialect: str | None, question: str | None, as_json: bool,
+         no_run: bool, limit: int, timeout: float, candidates: int | None, prefer_rows: int, base_only: bool,
+         no_grammar: bool, backend: str) -> int:  # fmt: skip
+    """Ask a database in plain words.
+
+    \b
+    Examples:
+      expert-cli chat --db shop.sqlite
+      expert-cli chat --db shop.sqlite --prompt "How many orders were shipped?"
+      expert-cli chat --schema shop.sql --dialect postgres --json --prompt "Who spent most?"
+    """
+    expert = experts.load(name, backend=backend, adapter=not base_only, grammar=not no_grammar,
+                          candidates=candidates, prefer_rows=prefer_rows)  # fmt: skip
+    limits = Limits(seconds=timeout, rows=limit)
+    with expert.open(db, schema=schema, dialect=dialect or "") as session:
+        ask = partial(answer, run=not no_run, limits=limits)
+        if question is not None:
+            present(ask(session, question), as_json=as_json)
+            return 0
+        if not sys.stdin.isatty() or as_json:
+            lines = click.get_text_stream("stdin", encoding="utf-8", errors="replace")
+            return each(partial(ask, session), lines, as_json=as_json)
+        from expert_cli.cli.loop import Talk
+
+        expert.warm()
+        Talk(session, partial(expert.open, db, schema=schema), run=not no_run, limits=limits).hold()
+    return 0
+
+
+def each(ask: Callable[[str], Answer], questions: Iterable[str], *, as_json: bool) -> int:
+    """Answer one question a line; the exit code is that of the first that failed."""
+    code = 0
+    for line in questions:
+        if not line.strip():
+            continue
+        try:
+            present(ask(line), as_json=as_json)
+        except ExpertError as problem:
+            code = code or problem.exit_code
+            if as_json:
+                click.echo(json.dumps(_failed(line, problem)))
+            click.echo(f"error: {show.plain(line)[:80]}: {problem}", err=True)
+    return code
+
+
+def _failed(question: str, problem: ExpertError) -> dict[str, Any]:
+    return {"question": question.strip(), "sql": None, "error": str(problem), "exit_code": problem.exit_code}

@@ -1,0 +1,271 @@
+"""Ask an expert: question -> linked schema -> prompt -> constrained candidates -> check -> run -> answer.
+
+from expert_cli import load
+
+answer = load("sql").ask("How many orders were shipped?", db="shop.sqlite")
+print(answer.sql, answer.rows)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from time import perf_counter
+from types import TracebackType
+from typing import Protocol
+
+from expert_cli.answer import (
+    Answer,
+    Answered,
+    Candidate,
+    Draft,
+    Event,
+    Identity,
+    Linked,
+    Read,
+    Timings,
+    Written,
+    shares,
+)
+from expert_cli.conversation import Template, render
+from expert_cli.errors import ContextError, NoAnswerError, UsageError
+from expert_cli.task import Binding, Context, Limits, Task
+from expert_cli.trial import Trial
+
+BACKENDS = ("llama", "hf")
+
+PREFER_ROWS = 2
+"""Candidates looked at after one without rows, in the hope of some."""
+
+QUESTION_LIMIT = 2000
+"""Characters. A longer text is a pasted document, not a question."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How candidates are written and chosen.
+
+    ``candidates`` is the width of the beam, ``max_tokens`` the longest completion. The first candidate that runs wins,
+    except that one without rows gives way to the first of the next ``prefer_rows`` candidates that has some; 0 turns
+    that off.
+    """
+
+    candidates: int = 8
+    max_tokens: int = 160
+    prefer_rows: int = PREFER_ROWS
+
+
+class Writer(Protocol):
+    """A base, its adapter and its grammar behind one call."""
+
+    surface: str
+    template: Template
+
+    def write(
+        self, prompt: str, binding: Binding, *, width: int, max_tokens: int
+    ) -> Generator[Read | Written, None, list[Draft]]:
+        """Yield progress; return at most ``width`` drafts, the most probable first.
+
+        Raises:
+            ContextError: the prompt does not fit the base's context.
+        """
+        ...
+
+
+class Expert:
+    """An expert that is ready to answer. The model is loaded with the first question, or by :meth:`warm`."""
+
+    def __init__(self, task: Task, identity: Identity, writer: Callable[[], Writer], decoding: Decoding) -> None:
+        self.task = task
+        self.identity = identity
+        self.decoding = decoding
+        self._open_writer = writer
+
+    @cached_property
+    def writer(self) -> Writer:
+        """The loaded model."""
+        return self._open_writer()
+
+    def warm(self) -> None:
+        """Load the model now."""
+        _ = self.writer
+
+    def open(self, db: str | Path | None = None, *, schema: str | Path | None = None, dialect: str = "") -> Session:
+        """Open a database, or a ``schema`` file where there is none, for several questions.
+
+        Raises:
+            UsageError: neither or both are given.
+            ContextError: it cannot be opened.
+        """
+        if (db is None) == (schema is None):
+            raise UsageError("give either a database (db, --db) or a schema file (schema, --schema)")
+        target = db if db is not None else schema
+        assert target is not None
+        return Session(self, self.task.open(target, dialect=dialect), dialect=dialect, runs=db is not None)
+
+    def ask(
+        self,
+        question: str,
+        db: str | Path | None = None,
+        *,
+        schema: str | Path | None = None,
+        dialect: str = "",
+        evidence: str = "",
+        run: bool = True,
+        limits: Limits | None = None,
+    ) -> Answer:
+        """Answer one question. ``evidence`` is a hint on what its words mean; ``run=False`` only writes the query.
+
+        Raises:
+            UsageError: neither or both of ``db`` and ``schema`` are given.
+            ContextError: the database, schema or question cannot be used.
+            NoAnswerError: no candidate passed its checks.
+        """
+        with self.open(db, schema=schema, dialect=dialect) as session:
+            return session.ask(question, evidence=evidence, run=run, limits=limits)
+
+    def stream(
+        self,
+        question: str,
+        db: str | Path | None = None,
+        *,
+        schema: str | Path | None = None,
+        dialect: str = "",
+        evidence: str = "",
+        run: bool = True,
+        limits: Limits | None = None,
+    ) -> Iterator[Event]:
+        """Answer one question step by step; the last event is :class:`Answered`. Raises what :meth:`ask` raises."""
+        with self.open(db, schema=schema, dialect=dialect) as session:
+            yield from session.stream(question, evidence=evidence, run=run, limits=limits)
+
+
+class Session:
+    """An opened database and the expert that asks it; keeps both warm between questions."""
+
+    def __init__(self, expert: Expert, context: Context, *, dialect: str, runs: bool) -> None:
+        self.expert = expert
+        self.context = context
+        self.dialect = dialect
+        self.runs = runs
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self.context.close()
+
+    def ask(self, question: str, *, evidence: str = "", run: bool = True, limits: Limits | None = None) -> Answer:
+        """Answer one question; see :meth:`Expert.ask`."""
+        for event in self.stream(question, evidence=evidence, run=run, limits=limits):
+            if isinstance(event, Answered):
+                return event.answer
+        raise AssertionError("a stream ends with an answer or an error")
+
+    def stream(
+        self, question: str, *, evidence: str = "", run: bool = True, limits: Limits | None = None
+    ) -> Iterator[Event]:
+        """Answer one question step by step; see :meth:`Expert.stream`."""
+        start = perf_counter()
+        text = _question(question)
+        writer, decoding = self.expert.writer, self.expert.decoding
+        loaded = perf_counter()
+        linked = self.context.question(text, surface=writer.surface, evidence=evidence)
+        prompt = render(linked.messages(), writer.template)
+        yield Linked(prompt)
+        began = perf_counter()
+        reading = writer.write(prompt, linked.binding(), width=decoding.candidates, max_tokens=decoding.max_tokens)
+        read = began
+        drafts: list[Draft] = []
+        while True:
+            try:
+                event = next(reading)
+            except StopIteration as end:
+                drafts = end.value
+                break
+            if isinstance(event, Read):
+                read = perf_counter()
+            yield event
+        written = perf_counter()
+        trial = Trial(self.context, linked, limits or Limits(), run and self.runs)
+        yield from trial.choose(drafts, decoding.prefer_rows)
+        timings = Timings(
+            link=1e3 * (began - loaded),
+            prompt=1e3 * (read - began),
+            decode=1e3 * (written - read),
+            check=trial.check_ms,
+            run=trial.run_ms,
+            total=1e3 * (perf_counter() - start),
+        )
+        yield Answered(self._answer(text, trial, timings))
+
+    def _answer(self, question: str, trial: Trial, timings: Timings) -> Answer:
+        chosen, candidates = trial.chosen, trial.candidates
+        if chosen is None:
+            raise NoAnswerError(_failure(candidates))
+        checked, result = trial.passed[chosen]
+        return Answer(
+            question=question,
+            sql=checked.output,
+            columns=result.columns if result else (),
+            rows=result.rows if result else (),
+            truncated=result.truncated if result else False,
+            ran=result is not None,
+            timings=timings,
+            candidates=tuple(candidates),
+            chosen=chosen,
+            confidence=shares([candidate.logprob for candidate in candidates])[chosen],
+            dialect=self.dialect,
+            expert=self.expert.identity,
+            tokens=candidates[chosen].tokens,
+            checked=checked,
+        )
+
+
+def _question(text: str) -> str:
+    """``text`` on one line.
+
+    Raises:
+        ContextError: it is empty or no question by its length.
+    """
+    line = " ".join(text.encode("utf-8", "replace").decode().replace("\0", " ").split())
+    if not line:
+        raise ContextError("the question is empty; write what you want to know")
+    if len(line) > QUESTION_LIMIT:
+        raise ContextError(
+            f"the question has {len(line):,} characters, at most {QUESTION_LIMIT:,} are read; ask in a sentence or two"
+        )
+    return line
+
+
+def _failure(candidates: list[Candidate]) -> str:
+    if not candidates:
+        return "the model wrote nothing that the grammar allows; rephrase the question"
+    first = candidates[0]
+    shown = f"\n  {first.sql}" if first.sql else ""
+    return (
+        f"none of {len(candidates)} candidates passed its checks; the most probable one: {first.error}{shown}\n"
+        "name the table or column that you mean, or raise --candidates"
+    )
+
+
+def load(
+    name: str = "sql",
+    *,
+    backend: str = "llama",
+    adapter: bool = True,
+    grammar: bool = True,
+    candidates: int | None = None,
+    prefer_rows: int = PREFER_ROWS,
+    threads: int | None = None,
+) -> Expert:
+    """The installed expert ``name``."""
+    raise UsageError(f"expert {name!r} is not installed; install it with: expert-cli install {name}")
