@@ -254,9 +254,7 @@ def _limit(model: Model, prompt: Sequence[int], max_tokens: int) -> int:
     return min(max_tokens, model.context - len(prompt))
 
 
-def _start(
-    model: Model, prompt: Sequence[int], matcher: Matcher | None, end: frozenset[int]
-) -> tuple[_Path, Floats]:
+def _start(model: Model, prompt: Sequence[int], matcher: Matcher | None, end: frozenset[int]) -> tuple[_Path, Floats]:
     path = _Path(matcher, end)
     path.settle()
     logits = model.prefill(prompt)

@@ -1,6 +1,6 @@
 """Merge an adapter into its base as one GGUF file: llama.cpp knows no DoRA, so the sum is done here, in numpy.
 
-    V = W + s·B·A,  W' = V (LoRA) or m ⊙ V / ‖V‖ by rows (DoRA),  s = alpha / r, or alpha / √r (rank-stabilised)
+V = W + s·B·A,  W' = V (LoRA) or m ⊙ V / ‖V‖ by rows (DoRA),  s = alpha / r, or alpha / √r (rank-stabilised)
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from filelock import FileLock
 from expert_cli import paths
 from expert_cli.errors import BaseModelError
 from expert_cli.runtime import gguf, qwen3
+from expert_cli.runtime.bases import Base
 from expert_cli.runtime.weights import Floats, Weights, digest
 
 PREFIX = "base_model.model."
@@ -45,8 +46,8 @@ WITHOUT_EFFECT = {
 PLAIN_START = (True, False, "gaussian", "orthogonal", "eva")
 """Values of ``init_lora_weights`` that leave the base as it was; others store the adapter against a changed base."""
 
-REVISION = 1
-"""Part of every cache key: raise it when the same inputs would give other bytes."""
+REVISION = "1"
+"""Part of every cache key: change it when the same inputs would give other bytes."""
 
 
 @dataclass(frozen=True)
@@ -161,25 +162,25 @@ def adapter_digest(adapter: Path) -> str:
     return _key(digest(adapter / name) for name in ("adapter_config.json", "adapter_model.safetensors"))
 
 
-def woven(base: Path, base_digest: str, adapter: Path, adapter_base: str, quantisation: str) -> Path:
+def woven(base: Base, adapter: Path, adapter_base: str, quantisation: str) -> Path:
     """The cached merged GGUF for (base, adapter, quantisation), woven on first use.
 
-    ``base_digest`` is the base's own digest, ``adapter_base`` the one that the adapter was trained on.
+    ``adapter_base`` is the digest of the base that the adapter was trained on.
 
     Raises:
-        BaseModelError: the digests differ, or the two do not fit.
+        BaseModelError: that was another base, or the two do not fit.
     """
-    if base_digest != adapter_base:
+    if base.manifest.digest != adapter_base:
         raise BaseModelError(
-            f"{adapter}: trained on base {adapter_base[:12]}, this base is {base_digest[:12]}; "
-            "fetch the base that the expert names"
+            f"{adapter}: trained on base {adapter_base[:12]}, {base.manifest.id} is {base.manifest.digest[:12]}; "
+            "install an expert made for this base"
         )
-    key = _key([base_digest, adapter_digest(adapter), quantisation, str(REVISION)])
+    key = _key([base.manifest.digest, base.manifest.tokenizer_sha256, adapter_digest(adapter), quantisation, REVISION])
     target = paths.cache() / "woven" / f"{key}.gguf"
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_suffix(".lock")):
         if not target.is_file():
-            weave(base, adapter, target, quantisation)
+            weave(base.folder(), adapter, target, quantisation)
     return target
 
 
