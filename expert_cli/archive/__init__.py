@@ -1,0 +1,311 @@
+"""The ``.expert`` file: build, sign, verify and unpack.
+
+``packaging/FORMAT.md`` is the specification. :func:`verify` is the only reader; it checks in this order, in one pass,
+and the first surprise ends it:
+
+    (1) the first member is ``signature.json``, a well-formed bundle that lists every other member
+    (2) the listing holds what an expert needs and nothing else
+    (3) enough pinned keys signed it for this name, or the caller allowed unsigned archives by name of danger
+    (4) the members come as listed: order, sizes, digests; adapter weights are checked while they stream
+    (5) nothing follows
+    (6) the members agree with each other and with the statement: manifest, adapter, texts
+
+What it does not protect against: an expert that answers badly. Signatures say who packed it, not that it is good.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from expert_cli import manifest, signing, weights
+from expert_cli.archive import container
+from expert_cli.errors import ManifestError, UsageError, VerificationError
+from expert_cli.manifest import ExpertManifest
+from expert_cli.trust import Pin, Trust
+
+SIGNATURE = "signature.json"
+WEIGHTS = "adapter_model.safetensors"
+REQUIRED = ("adapter_config.json", WEIGHTS, "card.md", "grammar.gbnf", "manifest.json", "report.json")
+OPTIONAL = ("LICENSE", "sbom.cdx.json")
+MAX_TEXT = 1 << 20
+"""Bytes of each member that is not weights."""
+_PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".npy", ".npz", ".py", ".so", ".dll")
+_NEXT = "; do not use this file, fetch it again from its publisher"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A verified archive. ``digest`` is the sha256 of the file in hex; ``signers`` is empty where unsigned."""
+
+    manifest: ExpertManifest
+    digest: str
+    size: int
+    created: str
+    signers: tuple[Pin, ...]
+    members: tuple[signing.Listed, ...]
+
+
+Progress = Callable[[int], None]
+"""Called with the number of bytes read so far."""
+
+
+def build(members: Mapping[str, Path | bytes], target: Path, created: str) -> Archive:
+    """Pack ``members`` into an unsigned archive and write its ``.sha256`` beside it. Equal inputs give equal bytes.
+
+    ``members`` maps :data:`REQUIRED` and any of :data:`OPTIONAL` to files or contents; ``manifest.json`` must carry
+    ``base_sha256``. ``created`` is RFC 3339 in UTC.
+
+    Raises:
+        ManifestError: the manifest is faulty.
+        VerificationError: the archive would be refused by whoever verifies it.
+    """
+    source = members.get("manifest.json")
+    if source is None:
+        raise UsageError("manifest.json is missing; an archive needs " + ", ".join(REQUIRED))
+    expert = manifest.load_expert(source)
+    listed = [_describe(name, members[name]) for name in sorted(members)]
+    about = signing.About(expert.name, expert.version, expert.base, expert.base_sha256, created)
+    return _write(signing.draft(listed, about), members, target, None)
+
+
+def sign(path: Path, key: signing.PrivateKey, target: Path | None = None) -> Archive:
+    """Add a signature by ``key`` to the archive at ``path``, in place or into ``target``.
+
+    Everything but the signatures is verified first, so that nobody signs a damaged archive.
+
+    Raises:
+        VerificationError: the archive is damaged.
+    """
+    import tempfile
+
+    target = target or path
+    with tempfile.TemporaryDirectory(prefix=".sign.", dir=target.resolve().parent) as folder:
+        verify(path, None, into=Path(folder))
+        files: dict[str, Path | bytes] = {item.name: item for item in Path(folder).iterdir() if item.name != SIGNATURE}
+        bundle = signing.sign((Path(folder) / SIGNATURE).read_bytes(), key)
+        return _write(bundle, files, target, None)
+
+
+def verify(
+    path: Path, trust: Trust | None, *, into: Path | None = None, progress: Progress = lambda _: None
+) -> Archive:
+    """Verify the archive at ``path`` and, where ``into`` is given, unpack it into that empty folder.
+
+    Without ``trust`` no signature is demanded: everything else is checked all the same. The caller must discard
+    ``into`` when this raises.
+
+    Raises:
+        VerificationError: at the first check that fails.
+        UsageError: ``path`` cannot be read.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as problem:
+        raise UsageError(f"{path} cannot be read: {problem.strerror}; name an .expert file") from problem
+    with file:
+        try:
+            return _verify(_Hashing(file, progress), trust, into)
+        except VerificationError as problem:
+            raise VerificationError(f"{path.name}: {problem}") from problem
+        except ManifestError as problem:
+            raise VerificationError(f"{path.name}: {problem}") from problem
+
+
+def _verify(file: _Hashing, trust: Trust | None, into: Path | None) -> Archive:
+    entries = container.members(file)
+    first = next(entries, None)
+    if first is None or first.name != SIGNATURE:
+        raise VerificationError(f"the first member is not {SIGNATURE}{_NEXT}")
+    content = first.read(MAX_TEXT)
+    bundle = signing.parse(content)
+    listed = _listing(bundle)
+    signers: tuple[Pin, ...] = ()
+    if trust and bundle.about:
+        signers = trust.check(bundle, bundle.about.name)
+    elif trust:
+        trust.recognise(bundle)
+    _store(into, SIGNATURE, content)
+    texts: dict[str, bytes] = {}
+    tensors: tuple[weights.Tensor, ...] = ()
+    for entry in entries:
+        expected = listed.pop(entry.name, None)
+        if expected is None:
+            raise VerificationError(f"{entry.name} is not listed in {SIGNATURE}{_NEXT}")
+        if any(name < entry.name for name in listed):
+            raise VerificationError(f"{entry.name} comes before {min(listed)}, which is listed first{_NEXT}")
+        if expected.size not in (None, entry.size):
+            raise VerificationError(f"{entry.name} has {entry.size} bytes, {expected.size} are listed{_NEXT}")
+        if entry.name == WEIGHTS:
+            tensors = _stream(entry, expected.sha256, into)
+        else:
+            texts[entry.name] = entry.read(MAX_TEXT)
+            _same_digest(entry.name, hashlib.sha256(texts[entry.name]).hexdigest(), expected.sha256)
+            _store(into, entry.name, texts[entry.name])
+    if listed:
+        raise VerificationError(f"{', '.join(sorted(listed))}: listed in {SIGNATURE} and missing{_NEXT}")
+    expert = _agree(texts, tensors, bundle.about)
+    if trust and not bundle.about:
+        signers = trust.check(bundle, expert.name)
+    created = bundle.about.created if bundle.about else ""
+    return Archive(expert, file.digest.hexdigest(), file.count, created, signers, bundle.members)
+
+
+def _listing(bundle: signing.Bundle) -> dict[str, signing.Listed]:
+    """The listed members by name."""
+    for member in bundle.members:
+        if fault := container.name_fault(member.name):
+            raise VerificationError(f"{ascii(member.name)[1:-1]}: {fault}{_NEXT}")
+        if member.name.lower().endswith(_PICKLES):
+            raise VerificationError(
+                f"{member.name}: a format that can run code; only safetensors weights are read{_NEXT}"
+            )
+        if member.name not in REQUIRED + OPTIONAL:
+            raise VerificationError(f"{member.name}: no member of an expert archive{_NEXT}")
+    listed = {member.name: member for member in bundle.members}
+    if len(listed) != len(bundle.members):
+        raise VerificationError(f"{SIGNATURE} lists a member twice{_NEXT}")
+    if missing := [name for name in REQUIRED if name not in listed]:
+        raise VerificationError(f"{', '.join(missing)}: needed in every expert archive and not listed{_NEXT}")
+    return listed
+
+
+def _stream(entry: container.Entry, expected: str, into: Path | None) -> tuple[weights.Tensor, ...]:
+    """Check the weights while they are hashed and written."""
+    digest = hashlib.sha256()
+    reader = weights.Reader(entry.name, entry.size)
+    file: IO[bytes] | None = (into / entry.name).open("xb") if into else None
+    try:
+        for chunk in entry.chunks:
+            digest.update(chunk)
+            reader.feed(chunk)
+            if file:
+                file.write(chunk)
+        if file:
+            _settle(file)
+    finally:
+        if file:
+            file.close()
+    _same_digest(entry.name, digest.hexdigest(), expected)
+    return reader.close()
+
+
+def _agree(
+    texts: Mapping[str, bytes], tensors: tuple[weights.Tensor, ...], about: signing.About | None
+) -> ExpertManifest:
+    """Check the members against each other and against the signed statement."""
+    for name, content in texts.items():
+        _check_text(name, content)
+    expert = manifest.load_expert(texts["manifest.json"])
+    if not expert.base_sha256:
+        raise VerificationError(f"manifest.json names no base_sha256; package the expert again{_NEXT}")
+    if about:
+        for key, stated in vars(about).items():
+            if key != "created" and getattr(expert, key) != stated:
+                raise VerificationError(
+                    f"signed as {key} {stated}, but its manifest says {getattr(expert, key)}{_NEXT}"
+                )
+    _check_config(texts["adapter_config.json"], expert.adapter)
+    weights.check_adapter(tensors, expert.adapter, WEIGHTS)
+    for name in ("report.json", "sbom.cdx.json"):
+        if name in texts and not isinstance(manifest.parse_json(texts[name], name), dict):
+            raise VerificationError(f"{name} is no object{_NEXT}")
+    return expert
+
+
+def _check_text(name: str, content: bytes) -> None:
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as problem:
+        raise VerificationError(f"{name}: not UTF-8 at byte {problem.start}{_NEXT}") from problem
+    if found := next(
+        (char for char in text if char not in "\n\t\r" and unicodedata.category(char) in ("Cc", "Cs")), ""
+    ):
+        raise VerificationError(f"{name}: the control character U+{ord(found):04X}{_NEXT}")
+
+
+def _check_config(content: bytes, adapter: manifest.Adapter) -> None:
+    """Check that PEFT's configuration describes the manifest's adapter and asks for no code."""
+    name = "adapter_config.json"
+    config = manifest.parse_json(content, name)
+    if not isinstance(config, dict):
+        raise VerificationError(f"{name} is no object{_NEXT}")
+    for key in ("auto_map", "auto_mapping", "trust_remote_code", "custom_code"):
+        if config.get(key):
+            raise VerificationError(f"{name}: {key} asks for code to be run{_NEXT}")
+    expected = {
+        "peft_type": "LORA",
+        "r": adapter.r,
+        "lora_alpha": adapter.alpha,
+        "use_dora": adapter.type == "dora",
+        "target_modules": sorted(adapter.target_modules),
+    }
+    modules = config.get("target_modules")
+    stated = config | {"target_modules": sorted(map(str, modules)) if isinstance(modules, list) else modules}
+    for key, value in expected.items():
+        if stated.get(key, False if key == "use_dora" else None) != value:
+            raise VerificationError(f"{name}: {key} is {stated.get(key)!r}, the manifest says {value!r}{_NEXT}")
+    for key in ("modules_to_save", "rank_pattern", "alpha_pattern", "layers_to_transform", "use_rslora"):
+        if config.get(key):
+            raise VerificationError(f"{name}: {key} is set, which is not supported; train without it{_NEXT}")
+    if config.get("bias", "none") != "none":
+        raise VerificationError(f"{name}: bias {config['bias']!r} is not supported; train without it{_NEXT}")
+
+
+def _write(bundle: bytes, members: Mapping[str, Path | bytes], target: Path, trust: Trust | None) -> Archive:
+    """Write an archive, check that it verifies, then reveal it and its ``.sha256``."""
+    draft = target.with_name(f".{target.name}.draft")
+    try:
+        container.write({SIGNATURE: bundle} | {name: members[name] for name in sorted(members)}, draft)
+        written = verify(draft, trust)
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
+    target.with_name(f"{target.name}.sha256").write_text(f"{written.digest}  {target.name}\n", encoding="ascii")
+    return written
+
+
+def _describe(name: str, source: Path | bytes) -> signing.Listed:
+    if isinstance(source, bytes):
+        return signing.Listed(name, hashlib.sha256(source).hexdigest(), len(source))
+    with source.open("rb") as file:
+        return signing.Listed(name, hashlib.file_digest(file, "sha256").hexdigest(), source.stat().st_size)
+
+
+def _store(into: Path | None, name: str, content: bytes) -> None:
+    if into:
+        with (into / name).open("xb") as file:
+            file.write(content)
+            _settle(file)
+
+
+def _settle(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _same_digest(name: str, found: str, expected: str) -> None:
+    if found != expected:
+        raise VerificationError(f"{name}: its sha256 is {found[:12]}…, {expected[:12]}… is signed{_NEXT}")
+
+
+class _Hashing:
+    """A file that is hashed and counted while it is read."""
+
+    def __init__(self, file: BinaryIO, progress: Progress) -> None:
+        self._file = file
+        self._progress = progress
+        self.digest = hashlib.sha256()
+        self.count = 0
+
+    def read(self, count: int) -> bytes:
+        data = self._file.read(count)
+        self.digest.update(data)
+        self.count += len(data)
+        self._progress(self.count)
+        return data

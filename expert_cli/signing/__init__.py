@@ -1,0 +1,31 @@
+"""Keys and signatures; the only door to ``cryptography``."""
+
+from expert_cli.signing.bundle import About, Bundle, Listed, draft, parse, sign, signers
+from expert_cli.signing.keys import (
+    CURVES,
+    PrivateKey,
+    PublicKey,
+    generate,
+    is_encrypted,
+    load_private,
+    load_public,
+    save_pair,
+)
+
+__all__ = [
+    "CURVES",
+    "About",
+    "Bundle",
+    "Listed",
+    "PrivateKey",
+    "PublicKey",
+    "draft",
+    "generate",
+    "is_encrypted",
+    "load_private",
+    "load_public",
+    "parse",
+    "save_pair",
+    "sign",
+    "signers",
+]
