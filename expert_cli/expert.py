@@ -9,7 +9,6 @@ print(answer.sql, answer.rows)
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
@@ -30,31 +29,13 @@ from expert_cli.answer import (
     shares,
 )
 from expert_cli.conversation import Template, render
-from expert_cli.errors import ContextError, NoAnswerError, UsageError
+from expert_cli.errors import NoAnswerError, UsageError
+from expert_cli.manifest import Decoding
 from expert_cli.task import Binding, Context, Limits, Task
 from expert_cli.trial import Trial
 
-BACKENDS = ("llama", "hf")
-
 PREFER_ROWS = 2
 """Candidates looked at after one without rows, in the hope of some."""
-
-QUESTION_LIMIT = 2000
-"""Characters. A longer text is a pasted document, not a question."""
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How candidates are written and chosen.
-
-    ``candidates`` is the width of the beam, ``max_tokens`` the longest completion. The first candidate that runs wins,
-    except that one without rows gives way to the first of the next ``prefer_rows`` candidates that has some; 0 turns
-    that off.
-    """
-
-    candidates: int = 8
-    max_tokens: int = 160
-    prefer_rows: int = PREFER_ROWS
 
 
 class Writer(Protocol):
@@ -75,12 +56,24 @@ class Writer(Protocol):
 
 
 class Expert:
-    """An expert that is ready to answer. The model is loaded with the first question, or by :meth:`warm`."""
+    """An expert that is ready to answer. The model is loaded with the first question, or by :meth:`warm`.
 
-    def __init__(self, task: Task, identity: Identity, writer: Callable[[], Writer], decoding: Decoding) -> None:
+    The first candidate that runs wins, except that one without rows gives way to the first of the next
+    ``prefer_rows`` candidates that has some; 0 turns that off.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        identity: Identity,
+        writer: Callable[[], Writer],
+        decoding: Decoding,
+        prefer_rows: int = PREFER_ROWS,
+    ) -> None:
         self.task = task
         self.identity = identity
         self.decoding = decoding
+        self.prefer_rows = prefer_rows
         self._open_writer = writer
 
     @cached_property
@@ -175,7 +168,7 @@ class Session:
     ) -> Iterator[Event]:
         """Answer one question step by step; see :meth:`Expert.stream`."""
         start = perf_counter()
-        text = _question(question)
+        text = _line(question)
         writer, decoding = self.expert.writer, self.expert.decoding
         loaded = perf_counter()
         linked = self.context.question(text, surface=writer.surface, evidence=evidence)
@@ -196,7 +189,7 @@ class Session:
             yield event
         written = perf_counter()
         trial = Trial(self.context, linked, limits or Limits(), run and self.runs)
-        yield from trial.choose(drafts, decoding.prefer_rows)
+        yield from trial.choose(drafts, self.expert.prefer_rows)
         timings = Timings(
             link=1e3 * (began - loaded),
             prompt=1e3 * (read - began),
@@ -230,42 +223,17 @@ class Session:
         )
 
 
-def _question(text: str) -> str:
-    """``text`` on one line.
-
-    Raises:
-        ContextError: it is empty or no question by its length.
-    """
-    line = " ".join(text.encode("utf-8", "replace").decode().replace("\0", " ").split())
-    if not line:
-        raise ContextError("the question is empty; write what you want to know")
-    if len(line) > QUESTION_LIMIT:
-        raise ContextError(
-            f"the question has {len(line):,} characters, at most {QUESTION_LIMIT:,} are read; ask in a sentence or two"
-        )
-    return line
+def _line(text: str) -> str:
+    """``text`` on one line, without what no tokenizer reads: NUL, and surrogates that stand for invalid bytes."""
+    return " ".join(text.encode("utf-8", "replace").decode().replace("\0", " ").split())
 
 
 def _failure(candidates: list[Candidate]) -> str:
     if not candidates:
-        return "the model wrote nothing that the grammar allows; rephrase the question"
+        return "no candidate came to an end within the token limit; ask a shorter question"
     first = candidates[0]
     shown = f"\n  {first.sql}" if first.sql else ""
     return (
         f"none of {len(candidates)} candidates passed its checks; the most probable one: {first.error}{shown}\n"
         "name the table or column that you mean, or raise --candidates"
     )
-
-
-def load(
-    name: str = "sql",
-    *,
-    backend: str = "llama",
-    adapter: bool = True,
-    grammar: bool = True,
-    candidates: int | None = None,
-    prefer_rows: int = PREFER_ROWS,
-    threads: int | None = None,
-) -> Expert:
-    """The installed expert ``name``."""
-    raise UsageError(f"expert {name!r} is not installed; install it with: expert-cli install {name}")

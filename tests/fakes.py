@@ -12,7 +12,8 @@ from typing import Any
 from expert_cli.answer import Draft, Identity, Read, Written
 from expert_cli.conversation import Template
 from expert_cli.errors import ContextError, ExpertError
-from expert_cli.expert import Decoding, Expert
+from expert_cli.expert import Expert
+from expert_cli.manifest import Decoding
 from expert_cli.task import Binding, Case, Checked, Example, Limits, Message, Result, Score
 
 TEMPLATE = Template(
@@ -58,6 +59,8 @@ class FakeContext:
             self.connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
 
     def question(self, text: str, *, surface: str, evidence: str = "") -> FakeQuestion:
+        if not text:
+            raise ContextError("the question is empty; ask something")
         return FakeQuestion(self, text + evidence)
 
     def names(self) -> Sequence[str]:
@@ -125,9 +128,15 @@ class FakeWriter:
 
 
 def expert(
-    script: Mapping[str, Sequence[str | Draft]], decoding: Decoding | None = None, pause: float = 0.0, **identity: Any
+    script: Mapping[str, Sequence[str | Draft]],
+    *,
+    candidates: int = 8,
+    prefer_rows: int = 2,
+    pause: float = 0.0,
+    **identity: Any,
 ) -> Expert:
-    return Expert(FakeTask(), replace(IDENTITY, **identity), lambda: FakeWriter(script, pause), decoding or Decoding())
+    decoding = Decoding(candidates=candidates, max_tokens=160)
+    return Expert(FakeTask(), replace(IDENTITY, **identity), lambda: FakeWriter(script, pause), decoding, prefer_rows)
 
 
 def shop(folder: Path) -> Path:

@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from expert_cli.factory.report import Outcome, summary
 from fakes import expert, shop
 
-from expert_cli import expert as experts
+from expert_cli import loading
 from expert_cli.cli import main
 from expert_cli.errors import UsageError
-from expert_cli.expert import Decoding, Expert
+from expert_cli.expert import Expert
 from expert_cli.factory.evaluate import UNFINISHED, evaluate, read_cases
+from expert_cli.factory.report import Outcome, summary
 from expert_cli.task import Case
 
 HERE = Path(__file__).parent
@@ -131,7 +131,7 @@ def test_a_killed_evaluation_resumes(tmp_path: Path) -> None:
 
 
 def other_candidates() -> Expert:
-    return expert(SCRIPT, Decoding(candidates=2))
+    return expert(SCRIPT, candidates=2)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         asked.update(options, name=name)
         return scripted(adapter=options["adapter"])
 
-    monkeypatch.setattr(experts, "load", load)
+    monkeypatch.setattr(loading, "load", load)
     out = tmp_path / "out"
     command = [
         "eval",

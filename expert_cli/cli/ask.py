@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from expert_cli import expert as experts
-from expert_cli import show
+from expert_cli import loading, show
 from expert_cli.answer import Answer
 from expert_cli.cli.turn import DIALECTS, answer, present
 from expert_cli.errors import ExpertError
+from expert_cli.expert import PREFER_ROWS
 from expert_cli.task import Limits
 
 
@@ -29,11 +29,16 @@ from expert_cli.task import Limits
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Rows fetched at most.")
 @click.option("--timeout", type=click.FloatRange(0.01), default=10.0, show_default=True, help="Seconds for a query.")
 @click.option("--candidates", type=click.IntRange(1, 64), default=None, help="Candidates; the manifest's by default.")
-@click.option("--prefer-rows", type=click.IntRange(0), default=experts.PREFER_ROWS, show_default=True,
-              help="Candidates looked at after one without rows; one with rows wins. 0: the first that runs wins.")
+@click.option(
+    "--prefer-rows",
+    type=click.IntRange(0),
+    default=PREFER_ROWS,
+    show_default=True,
+    help="Candidates looked at after one without rows; one with rows wins. 0: the first that runs wins.",
+)
 @click.option("--base-only", is_flag=True, help="Leave the adapter out.")
 @click.option("--no-grammar", is_flag=True, help="Leave the grammar out.")
-@click.option("--backend", type=click.Choice(experts.BACKENDS), default="llama", show_default=True)
+@click.option("--backend", type=click.Choice(loading.BACKENDS), default="llama", show_default=True)
 def chat(name: str, db: str | None, schema: str | None, dialect: str | None, question: str | None, as_json: bool,
          no_run: bool, limit: int, timeout: float, candidates: int | None, prefer_rows: int, base_only: bool,
          no_grammar: bool, backend: str) -> int:  # fmt: skip
@@ -45,7 +50,7 @@ def chat(name: str, db: str | None, schema: str | None, dialect: str | None, que
       expert-cli chat --db shop.sqlite --prompt "How many orders were shipped?"
       expert-cli chat --schema shop.sql --dialect postgres --json --prompt "Who spent most?"
     """
-    expert = experts.load(name, backend=backend, adapter=not base_only, grammar=not no_grammar,
+    expert = loading.load(name, backend=backend, adapter=not base_only, grammar=not no_grammar,
                           candidates=candidates, prefer_rows=prefer_rows)  # fmt: skip
     limits = Limits(seconds=timeout, rows=limit)
     with expert.open(db, schema=schema, dialect=dialect or "") as session:
@@ -54,7 +59,7 @@ def chat(name: str, db: str | None, schema: str | None, dialect: str | None, que
             present(ask(session, question), as_json=as_json)
             return 0
         if not sys.stdin.isatty() or as_json:
-            lines = click.get_text_stream("stdin", encoding="utf-8", errors="replace")
+            lines = (line.decode("utf-8-sig", "replace") for line in sys.stdin.buffer)
             return each(partial(ask, session), lines, as_json=as_json)
         from expert_cli.cli.loop import Talk
 
@@ -75,7 +80,7 @@ def each(ask: Callable[[str], Answer], questions: Iterable[str], *, as_json: boo
             code = code or problem.exit_code
             if as_json:
                 click.echo(json.dumps(_failed(line, problem)))
-            click.echo(f"error: {show.plain(line)[:80]}: {problem}", err=True)
+            click.echo(f"error: {show.plain(line.strip())[:80]!r}: {problem}", err=True)
     return code
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 
-from expert_cli import expert as experts
-from expert_cli import show
+from expert_cli import loading, show
+from expert_cli.expert import PREFER_ROWS
 from expert_cli.factory.evaluate import evaluate as run
 from expert_cli.factory.evaluate import read_cases
 from expert_cli.factory.report import markdown
@@ -25,11 +25,16 @@ from expert_cli.task import Limits
 @click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Worker processes.")
 @click.option("--timeout", type=click.FloatRange(0.01), default=10.0, show_default=True, help="Seconds for a query.")
 @click.option("--candidates", type=click.IntRange(1, 64), default=None, help="Candidates; the manifest's by default.")
-@click.option("--prefer-rows", type=click.IntRange(0), default=experts.PREFER_ROWS, show_default=True,
-              help="Candidates looked at after one without rows; one with rows wins. 0: the first that runs wins.")
+@click.option(
+    "--prefer-rows",
+    type=click.IntRange(0),
+    default=PREFER_ROWS,
+    show_default=True,
+    help="Candidates looked at after one without rows; one with rows wins. 0: the first that runs wins.",
+)
 @click.option("--base-only", is_flag=True, help="Leave the adapter out.")
 @click.option("--no-grammar", is_flag=True, help="Leave the grammar out.")
-@click.option("--backend", type=click.Choice(experts.BACKENDS), default="llama", show_default=True)
+@click.option("--backend", type=click.Choice(loading.BACKENDS), default="llama", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print report.json and not report.md.")
 def evaluate(name: str, cases: Path, out: Path, limit: int | None, jobs: int, timeout: float, candidates: int | None,
              prefer_rows: int, base_only: bool, no_grammar: bool, backend: str, as_json: bool) -> None:  # fmt: skip
@@ -39,7 +44,7 @@ def evaluate(name: str, cases: Path, out: Path, limit: int | None, jobs: int, ti
     Example:
       expert-cli eval --cases dev.jsonl --out results --jobs 2
     """
-    opened = partial(experts.load, name, backend=backend, adapter=not base_only, grammar=not no_grammar,
+    opened = partial(loading.load, name, backend=backend, adapter=not base_only, grammar=not no_grammar,
                      candidates=candidates, prefer_rows=prefer_rows,
                      threads=max(1, (os.cpu_count() or 1) // jobs))  # fmt: skip
     found = read_cases(cases)
