@@ -36,6 +36,8 @@ class Matcher:
         template: GBNF text with hooks.
         binding: gives the hooks their names.
 
+    ``written`` is the text of the consumed tokens, as far as it is whole characters.
+
     Raises:
         GrammarError: the template is malformed, cannot be bound or is too large.
     """
@@ -45,16 +47,12 @@ class Matcher:
         self.template = template
         self.binding = binding
         self.tokens: list[int] = []
+        self.written = ""
         self._bytes = b""
         self._tokenizer = tokenizer(vocabulary)
         self._state = binding.state("")
         self._matcher = self._compile()
         self._mask: Mask | None = None
-
-    @property
-    def written(self) -> str:
-        """The text of the consumed tokens, as far as it is whole characters."""
-        return self._bytes.decode("utf-8", errors="ignore")
 
     def mask(self) -> Mask:
         """One bit per token, in ``ceil(size / 32)`` words; a token that ends the turn only where the text is complete.
@@ -103,6 +101,7 @@ class Matcher:
         if token in self.vocabulary.ends:
             return
         self._bytes += self._tokenizer.decode_bytes([token])
+        self.written = self._bytes.decode("utf-8", errors="ignore")
         state = self.binding.state(self.written)
         if state != self._state:
             self._state = state

@@ -26,25 +26,22 @@ _WORD = re.compile(r"'(?:[^']|'')*'?|\"(?:[^\"]|\"\")*\"?|<[a-z]+[0-9]*>|[^\s'\"
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 # The words that SQLite does not take as a bare identifier.
-RESERVED = frozenset(
-    re.findall(
-        r"\w+",
-        """ADD ALL ALTER AND AS AUTOINCREMENT BETWEEN CASE CHECK COLLATE COMMIT CONSTRAINT CREATE DEFAULT DEFERRABLE DELETE
-    DISTINCT DROP ELSE ESCAPE EXCEPT EXISTS FOREIGN FROM GROUP HAVING IN INDEX INSERT INTERSECT INTO IS ISNULL JOIN
-    LIMIT NOT NOTHING NOTNULL NULL ON OR ORDER PRIMARY REFERENCES RETURNING SELECT SET TABLE THEN TO TRANSACTION UNION
-    UNIQUE UPDATE USING VALUES WHEN WHERE""",
-    )
-)
+_RESERVED = """
+ADD ALL ALTER AND AS AUTOINCREMENT BETWEEN CASE CAST CHECK COLLATE COMMIT CONSTRAINT CREATE CROSS CURRENT_DATE
+CURRENT_TIME CURRENT_TIMESTAMP DEFAULT DEFERRABLE DELETE DISTINCT DROP ELSE ESCAPE EXCEPT EXISTS FOREIGN FROM FULL GROUP
+HAVING IN INDEX INNER INSERT INTERSECT INTO IS ISNULL JOIN LEFT LIMIT NATURAL NOT NOTHING NOTNULL NULL ON OR ORDER OUTER
+PRIMARY RAISE REFERENCES RETURNING RIGHT SELECT SET TABLE THEN TO TRANSACTION UNION UNIQUE UPDATE USING VALUES WHEN
+WHERE
+"""
+RESERVED = frozenset(_RESERVED.split())
 
 
 @dataclass(frozen=True)
 class Column:
-    """A linked column; ``pointer`` is its token without brackets (``c7``), ``number`` says that it can be added up."""
+    """A linked column; ``pointer`` is its token without brackets (``c7``)."""
 
     name: str
     pointer: str = ""
-    number: bool = False
-    key: bool = False
 
 
 @dataclass(frozen=True)
@@ -200,8 +197,6 @@ class SqlBinding:
             bodies = {
                 "column": [self._column(*one) for one in columns],
                 "bare-column": [self._column(*one, space="") for one in columns],
-                "numeric": [self._column(*one) for one in columns if one[1].number],
-                "bare-numeric": [self._column(*one, space="") for one in columns if one[1].number],
             }
             self._scoped[mask] = {f"{name}-s{mask}": " | ".join(body) or NEVER for name, body in bodies.items()}
         return self._scoped[mask]
