@@ -1,6 +1,5 @@
 # The project's verbs; `make help` lists them. Python >= 3.11, a C++ compiler and make are all they need.
 SHELL := bash
-.SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
@@ -40,13 +39,13 @@ $(VENV)/installed: pyproject.toml | $(BIN)/python
 	@command -v c++ g++ clang++ >/dev/null || { \
 		echo "no C++ compiler was found; on Debian: apt-get install g++, on macOS: xcode-select --install" >&2; exit 1; }
 	@echo "Installing; llama.cpp is compiled, which takes about 2 minutes on 2 cores"
-	@$(PIP) install -v -e . 2>&1 $(NARRATE)
+	@set -o pipefail; $(PIP) install -v -e . 2>&1 $(NARRATE)
 	@touch $@
 
 $(VENV)/tested: $(VENV)/installed
 	@echo "Installing the trainer and the development tools"
-	@$(PIP) install -v $(TORCH) 2>&1 $(NARRATE)
-	@$(PIP) install -v -e '.[train,dev]' 2>&1 $(NARRATE)
+	@set -o pipefail; $(PIP) install -v $(TORCH) 2>&1 $(NARRATE)
+	@set -o pipefail; $(PIP) install -v -e '.[train,dev]' 2>&1 $(NARRATE)
 	@touch $@
 
 .PHONY: demo
@@ -68,7 +67,7 @@ wheel: $(VENV)/tested  ## Build dist/*.whl
 
 .PHONY: bench-startup
 bench-startup: $(VENV)/installed  ## Time --help, one cold question and a warm conversation
-	@$(BIN)/python benchmarks/startup.py
+	@EXPERT_HOME=$(CURDIR)/$(STATE) $(BIN)/python benchmarks/startup.py
 
 .PHONY: bench-decode
 bench-decode: $(VENV)/tested  ## Time constrained decoding beside its peers
@@ -77,6 +76,10 @@ bench-decode: $(VENV)/tested  ## Time constrained decoding beside its peers
 .PHONY: bench-package
 bench-package: $(VENV)/tested  ## Time archives, the store and the resolver
 	@$(BIN)/python benchmarks/package.py
+
+.PHONY: picture
+picture: $(VENV)/installed  ## Draw README's picture from a real run
+	@EXPERT_HOME=$(CURDIR)/$(STATE) $(BIN)/python benchmarks/picture.py --out packaging/chat.svg
 
 .PHONY: clean
 clean:  ## Remove what these targets made
