@@ -27,7 +27,7 @@ from typing import Any
 from sqlglot import exp
 
 from expert_cli.errors import ContextError
-from expert_cli.task import Example
+from expert_cli.task import Case, Example
 from experts.sql import fromfirst, pointers, prompt
 from experts.sql.linking import link
 from experts.sql.schema import Column, ForeignKey, Schema, Table, read_sqlite
@@ -85,7 +85,7 @@ def read(part: Mapping[str, Any], rng: Random) -> Iterator[Pair]:
 
         yield from generate(_schemas(part, root), int(part["synthetic"]), rng)
     elif "spider" in part:
-        yield from _spider([root / name for name in part["spider"]], root / part["databases"], part.get("field", "question"))
+        yield from _spider(part, root)
     elif "wikisql" in part:
         yield from _wikisql(root / part["wikisql"], rng, int(part.get("limit", 10**9)))
     elif "bird" in part:
@@ -112,17 +112,21 @@ def _database(path: Path) -> Schema:
     return read_sqlite(path)
 
 
-def _spider(files: Sequence[Path], databases: Path, field: str) -> Iterator[Pair]:
-    for file in files:
+def _spider(part: Mapping[str, Any], root: Path) -> Iterator[Pair]:
+    """Rows of Spider-like files; ``except`` names databases that are held out for choosing checkpoints."""
+    held_out = frozenset(part.get("except", ()))
+    for name in part["spider"]:
+        file = root / name
         for place, row in enumerate(json.loads(file.read_text("utf-8"))):
-            path = databases / row["db_id"] / f"{row['db_id']}.sqlite"
-            if not path.exists():
+            path = root / part["databases"] / row["db_id"] / f"{row['db_id']}.sqlite"
+            if row["db_id"] in held_out or not path.exists():
                 continue
-            question = row.get(field) or row.get("SpiderSynQuestion") or row["question"]
+            schema = _database(path)
             try:
-                yield Pair(f"{file.stem}/{place}", question, (schema := _database(path)), fromfirst.canonical(row["query"], schema))
+                query = fromfirst.canonical(row["query"], schema)
             except ContextError:
                 continue
+            yield Pair(f"{file.stem}/{place}", row[part.get("field", "question")], schema, query)
 
 
 def _schemas(part: Mapping[str, Any], root: Path) -> list[Schema]:
@@ -282,3 +286,17 @@ def _observed(tables: Mapping[str, Mapping[str, str]], rows: Sequence[Mapping[st
         ),
         tuple(ForeignKey(*key) for key, _ in keys.most_common() if key[0] and key[2]),
     )
+
+
+def cases(source: Mapping[str, Any]) -> Iterator[Case]:
+    """Evaluation cases of a Spider-like file: ``{"spider": FILE, "databases": FOLDER, "only": [databases], "limit": n}``."""
+    root = data_root()
+    rows = list(enumerate(json.loads((root / source["spider"]).read_text("utf-8"))))
+    Random(source.get("seed", 0)).shuffle(rows)
+    only = frozenset(source.get("only", ()))
+    found = 0
+    for place, row in rows:
+        path = root / source["databases"] / row["db_id"] / f"{row['db_id']}.sqlite"
+        if (not only or row["db_id"] in only) and path.exists() and found < source.get("limit", len(rows)):
+            found += 1
+            yield Case(str(place), row["question"], str(path), (row["query"],))
