@@ -6,8 +6,10 @@ import io
 import json
 import os
 import re
+import select
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -203,3 +205,62 @@ def test_a_terminal_gets_a_cut_table_and_color_unless_refused(monkeypatch: pytes
     assert all(len(line) <= 60 for line in lines)
     assert bool(re.search(r"\x1b\[(?:\d+;)*[349]\d", out.getvalue())) is color
     assert "35 more columns do not fit" in err.getvalue()
+
+
+SCRIPTED = """
+import sys
+from expert_cli import loading
+from fakes import expert
+loading.load = lambda name, **options: expert({"names": [%r], "slow": [%r]}, pause=0.0)
+writer = expert({}).writer.__class__
+plain = writer.write
+def write(self, prompt, *rest, **options):
+    if "slow" in prompt:
+        import time
+        time.sleep(60)
+    return (yield from plain(self, prompt, *rest, **options))
+writer.write = write
+from expert_cli.cli import run
+sys.argv = ["expert-cli", "chat", "--db", sys.argv[1]]
+run()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX")
+def test_the_loop_on_a_terminal(tmp_path: Path, home: Path) -> None:
+    import fcntl
+    import pty
+    import termios
+
+    leader, follower = pty.openpty()
+    running = subprocess.Popen(
+        [sys.executable, "-c", SCRIPTED % (NAMES, NAMES), str(shop(tmp_path))],
+        cwd=Path(__file__).parent, stdin=follower, stdout=follower, stderr=follower, start_new_session=True,
+        env={**os.environ, "EXPERT_HOME": str(home), "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"},
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C is a signal
+    )  # fmt: skip
+    os.close(follower)
+    seen = ""
+
+    def expect(text: str) -> None:
+        nonlocal seen
+        until = time.monotonic() + 20
+        while text not in seen:
+            assert time.monotonic() < until, seen
+            if select.select([leader], [], [], 0.1)[0]:
+                seen += os.read(leader, 65536).decode("utf-8", "replace")
+        seen = seen[seen.index(text) + len(text) :]
+
+    try:
+        for typed, told in [
+            ("", "sql>"), ("names?\r", "ink"), ("", "3 rows"), ("", "sql>"), ("slow?\r", "reading"), ("\x03", "cancelled"),
+            ("", "sql>"), ("\x03", "sql>"), ("/sch\t", "/schema"), ("\r", "items(name, price)"), ("", "sql>"), ("\x04", ""),
+        ]:  # fmt: skip
+            os.write(leader, typed.encode())
+            expect(told)
+        assert running.wait(20) == 0
+    finally:
+        running.kill()
+        running.wait()
+        os.close(leader)
+    assert "+names?" in (home / "history").read_text()

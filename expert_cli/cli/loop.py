@@ -42,7 +42,7 @@ class Talk:
 
     def hold(self) -> None:
         """Read and answer until the user leaves."""
-        prompt = _prompt(self.words())
+        prompt = _prompt(self.session.expert.identity.name, self.words())
         show.note("ask in plain words; /help for more, Ctrl-D to leave")
         while True:
             try:
@@ -103,7 +103,7 @@ class Talk:
         return context.describe() if isinstance(context, Catalogue) else "this task describes nothing"
 
 
-def _prompt(words: Sequence[str]) -> Callable[[], Any]:
+def _prompt(name: str, words: Sequence[str]) -> Callable[[], Any]:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.completion import WordCompleter
     from prompt_toolkit.history import FileHistory
@@ -113,4 +113,4 @@ def _prompt(words: Sequence[str]) -> Callable[[], Any]:
     session: Any = PromptSession(
         history=FileHistory(str(paths.home() / "history")), completer=completer, complete_while_typing=False
     )
-    return lambda: session.prompt("sql> ")
+    return lambda: session.prompt(f"{name}> ")
