@@ -42,7 +42,7 @@ task = Sums()
 
 
 def make(folder: Path, *, seed: int = 0) -> BaseManifest:
-    """Write a base into ``folder`` and return its manifest, which lies there as base.json."""
+    """Write a base into ``folder`` and return its manifest, which lies there as base-tiny.json."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import Qwen3Config, Qwen3ForCausalLM
@@ -77,8 +77,8 @@ def describe(folder: Path) -> BaseManifest:
         "end": ["<e>"], "licence": "Apache-2.0", "tokenizer_sha256": files["tokenizer"]["sha256"], "parameters": 1,
         "files": files | {"gguf": files["weights"]},
     }  # fmt: skip
-    (folder / "base.json").write_text(json.dumps(data))
-    return manifests.load_base(folder / "base.json")
+    (folder / "base-tiny.json").write_text(json.dumps(data))
+    return manifests.load_base(folder / "base-tiny.json")
 
 
 def expert(**changes: Any) -> ExpertManifest:

@@ -17,13 +17,15 @@ import click
 
 from expert_cli import manifest as manifests
 from expert_cli import show, task
-from expert_cli.errors import BaseModelError, UsageError
+from expert_cli.errors import UsageError
 from expert_cli.factory import runs
 from expert_cli.factory.runs import Watch, When
-from expert_cli.manifest import BaseManifest, ExpertManifest
+from expert_cli.manifest import ExpertManifest
+from expert_cli.runtime import bases
+from expert_cli.runtime.bases import Base
 from expert_cli.training import report as reports
 from expert_cli.training.checkpoints import Checkpoint
-from expert_cli.training.select import METRIC, Evaluate
+from expert_cli.training.select import METRIC
 
 if TYPE_CHECKING:
     from expert_cli.training.sft import Step
@@ -56,9 +58,10 @@ MEMORY = 0.98
     show_default=True,
     help="When checkpoints are evaluated by execution accuracy.",
 )
+@click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes that evaluate.")
 @click.option("--json", "as_json", is_flag=True, help="Print report.json and not report.md.")
 def train(path: Path, out: Path | None, folder: Path | None, resume: bool, steps: int | None, threads: int | None,
-          precision: str, when: When, as_json: bool) -> None:  # fmt: skip
+          precision: str, when: When, jobs: int, as_json: bool) -> None:  # fmt: skip
     """Train an adapter, evaluate its checkpoints and choose the one to pack. A stopped run goes on where it was.
 
     \b
@@ -68,12 +71,14 @@ def train(path: Path, out: Path | None, folder: Path | None, resume: bool, steps
     manifest = manifests.load_expert(path)
     if steps is not None:
         manifest = replace(manifest, training=replace(manifest.training, steps=steps))
-    base, folder = located(manifest, folder)
+    base, plugin = located(manifest, folder), task.load(manifest.task.name)
     out = out or Path("runs") / f"{manifest.name}-{manifest.base}"
-    evaluate = None if when == "none" else evaluator(manifest, base, folder)
+    evaluate = None
+    if when != "none":
+        evaluate = runs.by_execution(manifest, plugin, base, template(manifest, path), jobs=jobs, threads=threads)
     with watched() as watch:
         outcome = runs.run(
-            manifest, task.load(manifest.task.name), base, folder, out,
+            manifest, plugin, base, out,
             evaluate=evaluate, when=when, resume=resume, threads=threads, precision=precision, watch=watch,
         )  # fmt: skip
     if not outcome.finished:
@@ -83,25 +88,27 @@ def train(path: Path, out: Path | None, folder: Path | None, resume: bool, steps
     show.note(f"written to {out}")
 
 
-def located(manifest: ExpertManifest, folder: Path | None) -> tuple[BaseManifest, Path]:
-    """The base of an expert and the folder that holds its weights.
+def located(manifest: ExpertManifest, folder: Path | None) -> Base:
+    """The base of an expert: the known one, or the files in ``folder``, which base-<id>.json there may describe."""
+    if folder is None:
+        return bases.find(manifest.base)
+    path = folder / f"base-{manifest.base}.json"
+    described = manifests.load_base(path) if path.is_file() else bases.find(manifest.base).manifest
+    files = {kind: replace(file, source=file.name) for kind, file in described.files.items()}
+    return Base(replace(described, files=files), path)
+
+
+def template(manifest: ExpertManifest, path: Path) -> Path:
+    """The grammar's file: beside the manifest, or in ``grammars`` beside the manifest's folder.
 
     Raises:
-        BaseModelError: the folder is another base's, or has no manifest.
+        UsageError: it is in neither.
     """
-    if folder is None:
-        raise UsageError("name the folder of the base with --base")
-    if not (folder / "base.json").is_file():
-        raise BaseModelError(f"{folder} has no base.json; put the base's manifest there under this name")
-    base = manifests.load_base(folder / "base.json")
-    if base.id != manifest.base:
-        raise BaseModelError(f"{folder} holds base {base.id}, the expert needs {manifest.base}; name its folder")
-    return base, folder
-
-
-def evaluator(manifest: ExpertManifest, base: BaseManifest, folder: Path) -> Evaluate:
-    """What evaluates a checkpoint: the chat path on the manifest's evaluation cases."""
-    raise UsageError("evaluation is not available yet; train with --evaluate none")
+    places = (path.parent / manifest.grammar, path.resolve().parents[1] / "grammars" / manifest.grammar)
+    for place in places:
+        if place.is_file():
+            return place
+    raise UsageError(f"no grammar {manifest.grammar}; put it beside {path} or into {places[1].parent}")
 
 
 @contextmanager

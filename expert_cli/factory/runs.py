@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from expert_cli.errors import BaseModelError, UsageError
-from expert_cli.manifest import BaseManifest, ExpertManifest
-from expert_cli.runtime.weights import digest
+from expert_cli import loading
+from expert_cli.errors import ManifestError, UsageError
+from expert_cli.factory import evaluate as evaluation
+from expert_cli.loading import Parts
+from expert_cli.manifest import ExpertManifest
+from expert_cli.runtime.bases import Base
 from expert_cli.task import Task
 from expert_cli.training import checkpoints, data, report, select
 from expert_cli.training.checkpoints import Checkpoint
@@ -47,8 +52,7 @@ class Outcome:
 def run(
     manifest: ExpertManifest,
     task: Task,
-    base: BaseManifest,
-    folder: Path,
+    base: Base,
     out: Path,
     *,
     evaluate: Evaluate | None = None,
@@ -58,24 +62,24 @@ def run(
     precision: str = "bf16",
     watch: Watch | None = None,
 ) -> Outcome:
-    """Train the expert of ``manifest`` on the base in ``folder`` and write checkpoints and report into ``out``.
+    """Train the expert of ``manifest`` on ``base`` and write checkpoints and report into ``out``.
 
     A run that was interrupted goes on where it was; a finished one is only evaluated and reported.
 
     Raises:
         UsageError: torch is missing, ``out`` is in use or holds another run, or the selection cannot be made.
-        BaseModelError: ``folder`` does not hold the base.
+        BaseModelError: a file of the base is missing or damaged.
         ManifestError: the data cannot be trained on.
     """
     watch = watch or Watch()
     if when != "none" and evaluate is None:
         raise UsageError("checkpoints are to be evaluated, but no evaluation was given; pass evaluate= or when='none'")
-    check_base(base, folder)
     sft = _trainer()
+    folder = base.folder()
     with checkpoints.held(out):
-        corpus = data.read(task, base, manifest.training, folder / "tokenizer.json", report=watch.examples)
+        corpus = data.read(task, base.manifest, manifest.training, folder / "tokenizer.json", report=watch.examples)
         sft.set_threads(threads)
-        trainer = sft.Trainer(manifest, base, folder, corpus, precision=precision)
+        trainer = sft.Trainer(manifest, base.manifest, folder, corpus, precision=precision)
         for step in trainer.run(out, resume=resume, stop=watch.stop):
             watch.step(step)
             if step.checkpoint is not None and when == "each" and evaluate is not None:
@@ -102,18 +106,42 @@ def conclude(manifest: ExpertManifest, out: Path, *, choose: bool = True) -> Map
     return made
 
 
-def check_base(base: BaseManifest, folder: Path) -> None:
-    """Compare weights and tokenizer with the base's manifest.
+def by_execution(
+    manifest: ExpertManifest,
+    task: Task,
+    base: Base,
+    grammar: Path,
+    *,
+    jobs: int = 1,
+    threads: int | None = None,
+    told: Callable[[int, str], None] = lambda done, word: None,
+) -> Evaluate:
+    """What evaluates a checkpoint as chat would: woven for llama.cpp, under the grammar in the file ``grammar``.
+
+    Its cases are the task's for ``training.evaluation``, the first ``limit`` of them; what was answered is kept in
+    ``evaluation/`` of the checkpoint.
 
     Raises:
-        BaseModelError: a file is missing or another one.
+        ManifestError: there is no case, or ``limit`` is no positive integer.
     """
-    for name, expected in (("model.safetensors", base.digest), ("tokenizer.json", base.tokenizer_sha256)):
-        if (actual := digest(folder / name)) != expected:
-            raise BaseModelError(
-                f"{folder / name} is not base {base.id}: sha256 {actual[:12]}, its manifest says {expected[:12]}; "
-                "give the folder of that base, or the manifest of this one"
-            )
+    source = manifest.training.evaluation
+    limit = source.get("limit")
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise ManifestError("training.evaluation", [f"limit: {limit!r} is not a positive integer; give how many cases"])
+    cases = list(islice(task.cases(source), limit))
+    if not cases:
+        raise ManifestError("training.evaluation", ["no case in it; name a source that has some"])
+
+    def evaluate(checkpoint: Path) -> Mapping[str, Any]:
+        parts = Parts.checkpoint(checkpoint, manifest, base, grammar)
+        made = evaluation.evaluate(
+            partial(loading.load, parts, threads=threads), cases, checkpoint / "evaluation", jobs=jobs, told=told
+        )
+        if not made["scored"]:
+            raise UsageError(f"none of {len(cases)} cases could be scored; give cases whose gold runs")
+        return {select.METRIC: made["accuracy"], "n": made["scored"], "answered": made["answered"]}
+
+    return evaluate
 
 
 def _evaluate(manifest: ExpertManifest, checkpoint: Checkpoint, evaluate: Evaluate, watch: Watch) -> None:
