@@ -134,6 +134,16 @@ def load() -> Trust:
     )
 
 
+def only(pem: bytes, source: str) -> Trust:
+    """Trust in one public key alone, for any name.
+
+    Raises:
+        UsageError: it is no usable key.
+    """
+    key = signing.load_public(pem, source)
+    return Trust((Pin(ANY, key.id, key.pem.decode()),))
+
+
 def add(
     pem: bytes,
     namespace: str,
@@ -176,6 +186,21 @@ def remove(key_id: str, namespace: str = "") -> tuple[Pin, ...]:
     return gone
 
 
+def rotate(pem: bytes, namespace: str, old: str, *, source: str = "the key", expires: date | None = None) -> Pin:
+    """Pin a new key for ``namespace`` and take back the user's pin of the ``old`` one.
+
+    Raises:
+        UsageError: as :func:`add` and :func:`remove` do; nothing is changed then.
+    """
+    if not any(_is(pin.id, old) and pin.namespace == namespace for pin in _read(_path(), "user").pins):
+        raise UsageError(f"no key {old} of yours is pinned for {namespace!r}; see: expert-cli trust list")
+    pin = add(pem, namespace, source=source, expires=expires)
+    if _is(pin.id, old):
+        raise UsageError(f"{source} is the old key; name the new one")
+    remove(old, namespace)
+    return pin
+
+
 def revoke(key_id: str, reason: str) -> str:
     """Refuse a key from now on, wherever it is pinned, shipped pins included; return its full id.
 
@@ -215,7 +240,7 @@ def _is(full: str, given: str) -> bool:
 
 def _command(name: str, key_id: str) -> str:
     chosen = f" --key-id {key_id}" if key_id else ""
-    return f"expert-cli trust add PUBLISHER.pub.pem --namespace {name}{chosen}"
+    return f"expert-cli trust add {name} --key PUBLISHER.pub{chosen}"
 
 
 def _path() -> Path:

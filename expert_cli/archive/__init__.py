@@ -18,8 +18,9 @@ from __future__ import annotations
 import hashlib
 import os
 import unicodedata
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -41,7 +42,10 @@ _NEXT = "; do not use this file, fetch it again from its publisher"
 
 @dataclass(frozen=True)
 class Archive:
-    """A verified archive. ``digest`` is the sha256 of the file in hex; ``signers`` is empty where unsigned."""
+    """A verified archive. ``digest`` is the sha256 of the file in hex; ``signers`` is empty where unsigned.
+
+    ``texts`` holds every member but the weights.
+    """
 
     manifest: ExpertManifest
     digest: str
@@ -49,6 +53,7 @@ class Archive:
     created: str
     signers: tuple[Pin, ...]
     members: tuple[signing.Listed, ...]
+    texts: Mapping[str, bytes] = field(repr=False)
 
 
 Progress = Callable[[int], None]
@@ -92,6 +97,17 @@ def sign(path: Path, key: signing.PrivateKey, target: Path | None = None) -> Arc
         return _write(bundle, files, target, None)
 
 
+def peek(path: Path) -> signing.Bundle:
+    """What the archive at ``path`` claims to be, unverified.
+
+    Raises:
+        VerificationError: it does not begin as an archive does.
+        UsageError: it cannot be read.
+    """
+    with _opened(path) as file:
+        return signing.parse(_signature(container.members(file)))
+
+
 def verify(
     path: Path, trust: Trust | None, *, into: Path | None = None, progress: Progress = lambda _: None
 ) -> Archive:
@@ -104,25 +120,35 @@ def verify(
         VerificationError: at the first check that fails.
         UsageError: ``path`` cannot be read.
     """
+    with _opened(path) as file:
+        return _verify(_Hashing(file, progress), trust, into)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """An opened archive; whatever is found wrong with it is told as a failed verification of this file."""
     try:
         file = path.open("rb")
     except OSError as problem:
         raise UsageError(f"{path} cannot be read: {problem.strerror}; name an .expert file") from problem
     with file:
         try:
-            return _verify(_Hashing(file, progress), trust, into)
-        except VerificationError as problem:
+            yield file
+        except (VerificationError, ManifestError) as problem:
             raise VerificationError(f"{path.name}: {problem}") from problem
-        except ManifestError as problem:
-            raise VerificationError(f"{path.name}: {problem}") from problem
+
+
+def _signature(entries: Iterator[container.Entry]) -> bytes:
+    """The content of the first member, which has to be the signature."""
+    first = next(entries, None)
+    if first is None or first.name != SIGNATURE:
+        raise VerificationError(f"the first member is not {SIGNATURE}{_NEXT}")
+    return first.read(MAX_TEXT)
 
 
 def _verify(file: _Hashing, trust: Trust | None, into: Path | None) -> Archive:
     entries = container.members(file)
-    first = next(entries, None)
-    if first is None or first.name != SIGNATURE:
-        raise VerificationError(f"the first member is not {SIGNATURE}{_NEXT}")
-    content = first.read(MAX_TEXT)
+    content = _signature(entries)
     bundle = signing.parse(content)
     listed = _listing(bundle)
     signers: tuple[Pin, ...] = ()
@@ -153,7 +179,7 @@ def _verify(file: _Hashing, trust: Trust | None, into: Path | None) -> Archive:
     if trust and not bundle.about:
         signers = trust.check(bundle, expert.name)
     created = bundle.about.created if bundle.about else ""
-    return Archive(expert, file.digest.hexdigest(), file.count, created, signers, bundle.members)
+    return Archive(expert, file.digest.hexdigest(), file.count, created, signers, bundle.members, texts)
 
 
 def _listing(bundle: signing.Bundle) -> dict[str, signing.Listed]:
@@ -273,8 +299,13 @@ def _write(bundle: bytes, members: Mapping[str, Path | bytes], target: Path, tru
 def _describe(name: str, source: Path | bytes) -> signing.Listed:
     if isinstance(source, bytes):
         return signing.Listed(name, hashlib.sha256(source).hexdigest(), len(source))
-    with source.open("rb") as file:
-        return signing.Listed(name, hashlib.file_digest(file, "sha256").hexdigest(), source.stat().st_size)
+    return signing.Listed(name, digest(source), source.stat().st_size)
+
+
+def digest(path: Path) -> str:
+    """The sha256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _store(into: Path | None, name: str, content: bytes) -> None:

@@ -155,7 +155,7 @@ def _hint(data: Any) -> str:
     if isinstance(key, Mapping) and key.keys() - {"hint"}:
         raise VerificationError(
             "signature.json carries its own key, which proves nothing; get the publisher's key from elsewhere "
-            "and pin it with: expert-cli trust add PUBLISHER.pub.pem --namespace NAME"
+            "and pin it with: expert-cli trust add NAME --key PUBLISHER.pub"
         )
     return _identifier(_object(key, "publicKey", set(), {"hint"}).get("hint", ""))
 

@@ -104,12 +104,12 @@ def generate(curve: str = "P-256") -> PrivateKey:
 
 
 def save_pair(key: PrivateKey, private: Path, passphrase: str | None = None) -> Path:
-    """Write ``private`` for its owner alone and the public half beside it as ``.pub.pem``; return the latter's path.
+    """Write ``private`` for its owner alone and the public half beside it as ``.pub``; return the latter's path.
 
     Raises:
         UsageError: one of the two files exists.
     """
-    public = private.with_suffix(".pub.pem")
+    public = private.with_suffix(".pub")
     for path, content, mode in ((private, key.pem(passphrase), 0o600), (public, key.public.pem, 0o644)):
         try:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
@@ -139,7 +139,7 @@ def load_private(path: Path, passphrase: str | None = None) -> PrivateKey:
     except ValueError as problem:
         raise UsageError(f"{path} is no private key in PEM, or the passphrase is wrong; try again") from problem
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name not in CURVES.values():
-        raise UsageError(f"{path} is no ECDSA key on {', '.join(CURVES)}; make one with: expert-cli keygen KEY.pem")
+        raise UsageError(f"{path} is no ECDSA key on {', '.join(CURVES)}; make one with: expert-cli keygen ME.key")
     return PrivateKey(key)
 
 
@@ -169,7 +169,7 @@ def load_public(pem: bytes, source: str) -> PublicKey:
     try:
         key = form.load_pem_public_key(pem)
     except (ValueError, UnsupportedAlgorithm) as problem:
-        raise UsageError(f"{source} is no public key in PEM; name the publisher's .pub.pem file") from problem
+        raise UsageError(f"{source} is no public key in PEM; name the publisher's .pub file") from problem
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in CURVES.values():
         raise UsageError(f"{source} is no ECDSA key on {', '.join(CURVES)}; ask the publisher for one")
     return PublicKey(key)

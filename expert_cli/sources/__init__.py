@@ -1,1 +1,5 @@
-"""."""
+"""Where archives come from: a file, a folder, or what ships with the tool. They are believed only once verified."""
+
+from expert_cli.sources.local import SUFFIX, Candidate, again, candidates, resolve
+
+__all__ = ["SUFFIX", "Candidate", "again", "candidates", "resolve"]

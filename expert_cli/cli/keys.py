@@ -1,0 +1,226 @@
+"""``keygen`` and ``trust``: making keys, and saying whose signatures to accept."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import click
+
+from expert_cli import show, signing
+from expert_cli import trust as trusted
+from expert_cli.errors import UsageError
+from expert_cli.trust import Pin
+
+PASSPHRASE = "EXPERT_KEY_PASSPHRASE"  # noqa: S105 - the name of a variable
+
+passphrase_option = click.option(
+    "--passphrase-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help=f"A file whose first line is the passphrase.  [default: ${PASSPHRASE}, or asked for]",
+)
+key_option = click.option(
+    "--key", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The publisher's public key in PEM."
+)
+expires_option = click.option("--expires", metavar="DATE", help="Refuse the key from this day on, as YYYY-MM-DD.")
+
+
+@click.command()
+@click.argument("path", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--curve", type=click.Choice(list(signing.CURVES)), default="P-256", show_default=True, help="The curve.")
+@click.option(
+    "--no-passphrase", is_flag=True, help="Leave the private key unencrypted, for a machine that signs alone."
+)
+@passphrase_option
+@click.option("--json", "as_json", is_flag=True, help="Print the paths and the key's id as JSON.")
+def keygen(path: Path, curve: str, no_passphrase: bool, passphrase_file: Path | None, as_json: bool) -> None:
+    """Make a signing key pair.
+
+    The private half is written to PATH for you alone, the public half beside it as .pub. A key is never overwritten.
+
+    \b
+    Examples:
+      expert-cli keygen me.key
+      expert-cli keygen ci.key --no-passphrase
+    """
+    secret = None if no_passphrase else passphrase(path, passphrase_file, confirm=True)
+    key = signing.generate(curve)
+    public = signing.save_pair(key, path, secret)
+    if as_json:
+        click.echo(json.dumps({"private": str(path), "public": str(public), "id": key.public.id}))
+        return
+    click.echo(f"{path}  private: keep it secret, keep a copy\n{public}  public: give it away\n{key.public.id}")
+
+
+def passphrase(path: Path, file: Path | None, *, confirm: bool = False) -> str:
+    """The passphrase from a file, the environment, or the terminal.
+
+    Raises:
+        UsageError: there is none of them.
+    """
+    if file:
+        try:
+            return file.read_text(encoding="utf-8").splitlines()[0]
+        except (OSError, IndexError) as problem:
+            raise UsageError(f"{file} holds no passphrase; write it on the first line") from problem
+    if given := os.environ.get(PASSPHRASE):
+        return given
+    if not sys.stdin.isatty():
+        raise UsageError(f"no passphrase for {path}: give --passphrase-file, or set {PASSPHRASE}")
+    text: str = click.prompt(f"Passphrase of {path}", hide_input=True, confirmation_prompt=confirm, err=True)
+    return text
+
+
+def opened(path: Path, file: Path | None) -> signing.PrivateKey:
+    """The private key at ``path``; its passphrase is asked for only where it has one."""
+    secret = passphrase(path, file) if signing.is_encrypted(path) else None
+    return signing.load_private(path, secret)
+
+
+@click.group()
+def trust() -> None:
+    """Say whose signatures to accept."""
+
+
+@trust.command("add")
+@click.argument("namespace")
+@key_option
+@click.option("--key-id", default="", help="Refuse the key unless this is its id: how it was told to you.")
+@expires_option
+@click.option("--comment", default="", help="Whose key it is, for trust list.")
+@click.option("--json", "as_json", is_flag=True, help="Print the pin as JSON.")
+def add(namespace: str, key: Path, key_id: str, expires: str | None, comment: str, as_json: bool) -> None:
+    """Pin a public key for a NAMESPACE.
+
+    Keys of acme may sign the experts acme and acme-sql, until acme-sql has keys of its own; '*' stands for every name
+    that no other namespace covers. Get the key from a place that you trust: never from where the archive came.
+
+    \b
+    Examples:
+      expert-cli trust add acme --key acme.pub --key-id sha256:4f2c…
+      expert-cli trust add acme --key acme-2027.pub --expires 2028-01-01
+    """
+    pin = trusted.add(content(key), namespace, source=str(key), key_id=key_id, expires=day(expires), comment=comment)
+    click.echo(json.dumps(described(pin)) if as_json else f"{pin.id} may sign {pin.namespace!r}")
+
+
+@trust.command("rotate")
+@click.argument("namespace")
+@key_option
+@click.option("--replaces", required=True, metavar="KEY_ID", help="The key that it replaces.")
+@expires_option
+@click.option("--json", "as_json", is_flag=True, help="Print the new pin as JSON.")
+def rotate(namespace: str, key: Path, replaces: str, expires: str | None, as_json: bool) -> None:
+    """Replace a key of a NAMESPACE by a new one.
+
+    \b
+    Example:
+      expert-cli trust rotate acme --key acme-2028.pub --replaces sha256:4f2c…
+    """
+    pin = trusted.rotate(content(key), namespace, replaces, source=str(key), expires=day(expires))
+    click.echo(json.dumps(described(pin)) if as_json else f"{pin.id} may sign {pin.namespace!r} in place of {replaces}")
+
+
+@trust.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print pins, thresholds and revoked keys as JSON.")
+def list_(as_json: bool) -> None:
+    """List pinned and revoked keys.
+
+    \b
+    Example:
+      expert-cli trust list
+    """
+    known = trusted.load()
+    if as_json:
+        pins = [described(pin) for pin in known.pins]
+        click.echo(json.dumps({"keys": pins, "thresholds": known.thresholds, "revoked": known.revoked}))
+        return
+    thresholds, revoked = known.thresholds or {}, known.revoked or {}
+    rows = [
+        (
+            pin.namespace,
+            pin.id,
+            "revoked: " + revoked[pin.id] if pin.id in revoked else str(pin.expires or "never"),
+            thresholds.get(pin.namespace, 1),
+            pin.origin,
+            pin.comment,
+        )
+        for pin in known.pins
+    ]
+    show.rows(("namespace", "key", "expires", "needed", "pinned by", "comment"), rows, truncated=False)
+
+
+@trust.command("remove")
+@click.argument("key_id")
+@click.option("--namespace", default="", help="Take it back there alone.  [default: everywhere]")
+def remove(key_id: str, namespace: str) -> None:
+    """Take back your pin of a key. KEY_ID may be cut to 8 digits.
+
+    \b
+    Example:
+      expert-cli trust remove sha256:4f2c1a90
+    """
+    for pin in trusted.remove(key_id, namespace):
+        click.echo(f"{pin.id} may no longer sign {pin.namespace!r}")
+
+
+@trust.command("revoke")
+@click.argument("key_id")
+@click.option("--reason", required=True, help="Why; shown whenever the key is met again.")
+def revoke(key_id: str, reason: str) -> None:
+    """Refuse a key from now on, wherever it is pinned.
+
+    \b
+    Example:
+      expert-cli trust revoke sha256:4f2c1a90 --reason "stolen in March"
+    """
+    click.echo(
+        f"{trusted.revoke(key_id, reason)} is revoked; check what it signed: expert-cli list, expert-cli verify NAME"
+    )
+
+
+@trust.command("require")
+@click.argument("namespace")
+@click.argument("count", type=click.IntRange(1))
+def require(namespace: str, count: int) -> None:
+    """Demand COUNT different signers for a NAMESPACE.
+
+    \b
+    Example:
+      expert-cli trust require acme 2
+    """
+    trusted.require(namespace, count)
+    click.echo(f"experts of {namespace!r} need {count} signatures from now on")
+
+
+def content(path: Path) -> bytes:
+    """The bytes of a key file.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as problem:
+        raise UsageError(f"{path} cannot be read: {problem.strerror}; name a public key in PEM") from problem
+
+
+def day(text: str | None) -> date | None:
+    """A date as typed.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError as problem:
+        raise UsageError(f"{text!r} is no date; write it as YYYY-MM-DD") from problem
+
+
+def described(pin: Pin) -> dict[str, Any]:
+    """A pin as JSON holds it."""
+    return vars(pin) | {"expires": pin.expires.isoformat() if pin.expires else None}

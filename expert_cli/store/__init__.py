@@ -1,0 +1,251 @@
+"""Installed experts under ``$EXPERT_HOME/store``: whole or not there, and every change can be taken back.
+
+    lock                        held while something changes
+    packages/<sha256>/          the members of a verified archive, under the digest of the archive; never changed
+    generations/<n>/expert.lock which experts are installed
+    current                     the number of the generation that counts
+    staging/                    work in progress; whatever a killed process left here is swept by the next change
+
+A change unpacks and writes the next generation, flushes both to disk, and then replaces ``current``: before that moment
+the old state holds, after it the new one. What no kept generation names is swept by the change after.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from expert_cli import archive, signing
+from expert_cli.errors import ManifestError, UsageError, VerificationError
+from expert_cli.manifest import ExpertManifest
+from expert_cli.store import disk, lock
+from expert_cli.store.lock import Installed
+from expert_cli.trust import Trust
+
+__all__ = ["Installed", "check", "find", "gc", "install", "installed", "locked", "lockfile", "remove", "rollback"]
+
+HISTORY = 10
+"""How many generations are kept to go back to, the present one included."""
+
+
+def install(
+    path: Path,
+    trust: Trust | None,
+    *,
+    source: str = "",
+    digest: str = "",
+    check_base: Callable[[ExpertManifest], None] = lambda _: None,
+    progress: archive.Progress = lambda _: None,
+) -> Installed:
+    """Verify the archive at ``path`` and install it, in place of another version of the same name.
+
+    Without ``trust`` an unsigned archive is let in, and the lock says so. ``digest`` is the sha256 that the archive
+    must have, ``source`` what the lock names as its origin; ``check_base`` may refuse the base that it needs.
+
+    Raises:
+        VerificationError: the archive must not be trusted; nothing is left behind.
+        ExpertError: the disk is full or the store cannot be written; what was installed still is.
+    """
+
+    def verified(into: Path | None) -> archive.Archive:
+        found = archive.verify(path, trust, into=into, progress=progress)
+        if digest and found.digest != digest:
+            raise VerificationError(f"{path.name} has sha256 {found.digest}, the lock names {digest}; do not use it")
+        check_base(found.manifest)
+        return found
+
+    if not disk.root().exists():
+        verified(None)  # a store that does not exist yet is not made for an archive that will be refused
+    with _changing() as (staging, experts):
+        stage = Path(tempfile.mkdtemp(dir=staging))
+        found = verified(stage)
+        _keep(stage, found.digest)
+        signers = tuple(pin.id for pin in found.signers)
+        there = experts.get(found.manifest.name)
+        if there and (there.digest, there.signers) == (found.digest, signers):
+            return there
+        entry = Installed(
+            name=found.manifest.name,
+            version=found.manifest.version,
+            digest=found.digest,
+            base=found.manifest.base,
+            base_sha256=found.manifest.base_sha256,
+            created=found.created,
+            signers=signers,
+            source=source or str(path),
+            installed=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        )
+        _reveal({**experts, entry.name: entry}, staging)
+    return entry
+
+
+def remove(name: str) -> Installed:
+    """Take an expert away; :func:`rollback` brings it back.
+
+    Raises:
+        UsageError: it is not installed, or another expert requires it.
+    """
+    entry = find(name)
+    with _changing() as (staging, experts):
+        rest = {other.name: other for other in experts.values() if other.name != name}
+        if dependants := [other.name for other in rest.values() if name in map(_required, other.manifest.requires)]:
+            raise UsageError(f"{name} is required by {', '.join(sorted(dependants))}; remove that first")
+        _reveal(rest, staging)
+    return entry
+
+
+def rollback() -> tuple[Installed, ...]:
+    """Go back to the generation before the present one; return what is installed then.
+
+    Raises:
+        UsageError: there is none.
+    """
+    earlier = [number for number in disk.generations() if number < disk.current()]
+    if not earlier:
+        raise UsageError("there is no earlier state to go back to; expert-cli list shows the present one")
+    with disk.held():
+        disk.point(earlier[-1])
+    return installed()
+
+
+def gc() -> int:
+    """Forget all earlier generations and sweep what only they needed; return how many packages went."""
+    before = len(list((disk.root() / "packages").iterdir())) if disk.root().exists() else 0
+    if before:
+        with disk.held():
+            _collect(history=1)
+    return before - (len(list((disk.root() / "packages").iterdir())) if before else 0)
+
+
+def installed() -> tuple[Installed, ...]:
+    """Every installed expert by name."""
+    return tuple(entry for _, entry in sorted(_present().items()))
+
+
+def find(name: str) -> Installed:
+    """The installed expert called ``name``.
+
+    Raises:
+        UsageError: it is not installed.
+        VerificationError: its files are gone.
+    """
+    experts = _present()
+    if name not in experts:
+        known = f"installed: {', '.join(sorted(experts))}" if experts else "nothing is installed"
+        raise UsageError(f"no expert {name!r} is installed ({known}); install it with: expert-cli install {name}")
+    if not experts[name].folder.is_dir():
+        raise VerificationError(f"the files of {name} are gone; install it again: expert-cli install {name}")
+    return experts[name]
+
+
+def check(name: str, trust: Trust | None) -> Installed:
+    """Verify an installed expert again: its signature against today's trust, its files against the signature.
+
+    Raises:
+        UsageError: it is not installed.
+        VerificationError: a key was revoked or has expired, or a file differs.
+    """
+    entry = find(name)
+    signature = entry.folder / archive.SIGNATURE
+    if not signature.is_file():
+        raise VerificationError(f"{name}: {signature.name} is gone; install it again: expert-cli install {name}")
+    bundle = signing.parse(signature.read_bytes())
+    if trust:
+        trust.check(bundle, name)
+    if fault := _fault(entry.folder, bundle):
+        raise VerificationError(f"{name}: {fault}; install it again: expert-cli install {name}")
+    return entry
+
+
+def lockfile() -> bytes:
+    """What is installed, as ``expert.lock`` holds it: enough to install the same again elsewhere."""
+    return lock.dump(_present().values())
+
+
+def locked(path: Path) -> tuple[Installed, ...]:
+    """The entries of a lock file.
+
+    Raises:
+        ManifestError: it is missing or malformed.
+    """
+    return tuple(lock.load(path).values())
+
+
+def _present() -> Mapping[str, Installed]:
+    number = disk.current()
+    return lock.load(disk.generation(number) / lock.NAME) if number else {}
+
+
+@contextmanager
+def _changing() -> Iterator[tuple[Path, Mapping[str, Installed]]]:
+    """Hold the store, cleared of what no kept generation names; yields the staging folder and what is installed."""
+    with disk.held() as staging:
+        _collect(HISTORY)
+        yield staging, _present()
+
+
+def _collect(history: int) -> None:
+    """Sweep generations that were never revealed or are too old, and packages that no other one names."""
+    present = disk.current()
+    kept = [number for number in disk.generations() if number <= present][-history:]
+    named = {entry.digest for number in kept for entry in lock.load(disk.generation(number) / lock.NAME).values()}
+    for number in disk.generations():
+        if number not in kept:
+            disk.discard(disk.generation(number))
+    for path in (disk.root() / "packages").iterdir():
+        if path.name not in named:
+            disk.discard(path)
+    disk.sweep(disk.root() / "staging")
+
+
+def _keep(stage: Path, digest: str) -> None:
+    """Move an unpacked archive to its place, unless it lies there intact."""
+    target = disk.package(digest)
+    if target.is_dir():
+        if not _fault(target, signing.parse((stage / archive.SIGNATURE).read_bytes())):
+            return
+        disk.discard(target)
+    if os.name != "nt":  # there, a file that is read-only cannot be swept
+        for path in stage.iterdir():
+            path.chmod(0o444)
+    disk.flush(stage)
+    stage.rename(target)
+    disk.flush(target.parent)
+
+
+def _fault(folder: Path, bundle: signing.Bundle) -> str:
+    """The first member below ``folder`` that is not as listed; empty when all are."""
+    for member in bundle.members:
+        path = folder / member.name
+        if path.is_symlink() or not path.is_file():
+            return f"{member.name} is gone"
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != member.sha256:
+                return f"{member.name} was changed"
+    return ""
+
+
+def _reveal(experts: Mapping[str, Installed], staging: Path) -> None:
+    """Write the next generation and let it count."""
+    number = disk.current() + 1
+    draft = Path(tempfile.mkdtemp(dir=staging))
+    disk.write(draft / lock.NAME, lock.dump(experts.values()))
+    disk.flush(draft)
+    draft.rename(disk.generation(number))
+    disk.flush(disk.root() / "generations")
+    disk.point(number)
+
+
+def _required(text: str) -> str:
+    """The name in a requirement such as ``sql>=0.2,<1``."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        return Requirement(text).name
+    except InvalidRequirement as problem:
+        raise ManifestError("requires", [f"{text!r}: {problem}; write a name and versions"]) from problem
