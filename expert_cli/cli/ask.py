@@ -22,7 +22,8 @@ from expert_cli.task import Limits
 @click.option("--experts", "name", default="sql", show_default=True, help="The installed expert to ask.")
 @click.option("--db", help="The database: a path or sqlite:///path.")
 @click.option("--schema", help="A file of CREATE TABLE statements, where there is no database.")
-@click.option("--dialect", type=click.Choice(DIALECTS), default=None, help="The dialect of the query that is shown.")
+@click.option("--dialect", type=click.Choice(DIALECTS), default=DIALECTS[0], show_default=True,
+              help="The dialect of the query that is shown.")
 @click.option("--prompt", "-p", "question", help="Answer this one question and leave.")
 @click.option("--json", "as_json", is_flag=True, help="Print each answer as one JSON object and nothing else.")
 @click.option("--no-run", is_flag=True, help="Write and check the query; do not run it.")
@@ -39,7 +40,7 @@ from expert_cli.task import Limits
 @click.option("--base-only", is_flag=True, help="Leave the adapter out.")
 @click.option("--no-grammar", is_flag=True, help="Leave the grammar out.")
 @click.option("--backend", type=click.Choice(loading.BACKENDS), default="llama", show_default=True)
-def chat(name: str, db: str | None, schema: str | None, dialect: str | None, question: str | None, as_json: bool,
+def chat(name: str, db: str | None, schema: str | None, dialect: str, question: str | None, as_json: bool,
          no_run: bool, limit: int, timeout: float, candidates: int | None, prefer_rows: int, base_only: bool,
          no_grammar: bool, backend: str) -> int:  # fmt: skip
     """Ask a database in plain words.
@@ -53,7 +54,7 @@ def chat(name: str, db: str | None, schema: str | None, dialect: str | None, que
     expert = loading.load(name, backend=backend, adapter=not base_only, grammar=not no_grammar,
                           candidates=candidates, prefer_rows=prefer_rows)  # fmt: skip
     limits = Limits(seconds=timeout, rows=limit)
-    with expert.open(db, schema=schema, dialect=dialect or "") as session:
+    with expert.open(db, schema=schema, dialect=dialect) as session:
         ask = partial(answer, run=not no_run, limits=limits)
         if question is not None:
             present(ask(session, question), as_json=as_json)
