@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -173,6 +174,17 @@ def test_a_worker_that_died_is_replaced(database: Path) -> None:
         assert mortal.run("SELECT 3", Limits()).rows == ((3,),)
 
 
+def test_a_process_that_dies_in_the_middle(database: Path) -> None:
+    with Worker(database) as doomed:
+        doomed.run("SELECT 1", Limits())
+        killer = threading.Timer(0.3, doomed._process.kill)
+        killer.start()
+        with pytest.raises(QueryError, match="died, perhaps for want of memory"):
+            doomed.run(ENDLESS, Limits(seconds=5))
+        killer.join()
+        assert doomed.run("SELECT 2", Limits()).rows == ((2,),)
+
+
 def test_other_programs_see_no_lock_between_queries(database: Path, worker: Worker) -> None:
     worker.run("SELECT i FROM n", Limits(rows=1))
     with closing(sqlite3.connect(database, timeout=0)) as db:
@@ -203,7 +215,7 @@ def test_interrupt_leaves_no_process_behind(database: Path) -> None:
         "worker = Worker(Path(sys.argv[1])); worker.run('SELECT 1', Limits()); pid = worker._process.pid;"
         "threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
         f"try: worker.run({ENDLESS!r}, Limits(seconds=8))\n"
-        "except KeyboardInterrupt: worker._process.wait(); sys.stdout.write(f'{pid} {worker.run(\"SELECT 5\", Limits()).rows}'); worker.close()"
+        "except KeyboardInterrupt: sys.stdout.write(f'{pid} {worker.run(\"SELECT 5\", Limits()).rows}'); worker.close()"
     )
     begun = time.monotonic()
     done = subprocess.run([sys.executable, "-c", program, str(database)], capture_output=True, text=True, check=False)

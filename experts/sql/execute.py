@@ -206,7 +206,7 @@ class Worker:
         if not line.endswith(b"\n"):
             self._restart()
             late = time.monotonic() - begun >= limits.seconds
-            raise self._failure({"error": "timeout" if late else "memory", "message": ""}, limits)
+            raise self._failure({"error": "timeout" if late else "died", "message": ""}, limits)
         reply: dict[str, Any] = json.loads(line, object_hook=_decode)
         if "error" in reply:
             raise self._failure(reply, limits)
@@ -233,6 +233,7 @@ class Worker:
             clock.join()
             if not answered:
                 process.kill()
+                process.wait()
         return reply
 
     def _failure(self, reply: dict[str, Any], limits: Limits) -> ExpertError:
@@ -243,6 +244,8 @@ class Worker:
             return QueryError(
                 f"the query needs more than {limits.memory / (1 << 20):g} MiB of memory; narrow it or allow it more"
             )
+        if kind == "died":
+            return QueryError("the process that ran the query died, perhaps for want of memory; narrow the query")
         if kind == "failed":
             return QueryError(f"the query failed: {message}; correct it and run it again")
         return _broken(self.path, kind, message)
