@@ -111,6 +111,18 @@ def test_an_expert_that_is_not_installed(home: Path) -> None:
     assert done.returncode not in (0, 1)
 
 
+def test_an_encoding_that_lacks_a_character(tmp_path: Path) -> None:
+    code = "import fakes, sys; from expert_cli import loading; from expert_cli.cli import run; asked = sys.argv.pop(); "
+    code += "loading.load = lambda name, **options: fakes.expert({'': [asked]}); run()"
+    command = ["chat", "--db", str(shop(tmp_path)), "-p", "q", "SELECT 'ü', '漢' AS漢"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command],
+        capture_output=True, check=False, cwd=Path(__file__).parent, env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+    )  # fmt: skip
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
+    assert b"\xfc" in done.stdout and b"'?'" in done.stdout
+
+
 def talk(tmp_path: Path) -> Talk:
     asked = expert(SCRIPT)
     db = shop(tmp_path)

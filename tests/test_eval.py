@@ -19,9 +19,10 @@ from fakes import expert, shop
 
 from expert_cli import loading
 from expert_cli.cli import main
-from expert_cli.errors import UsageError
+from expert_cli.errors import ExpertError, UsageError
 from expert_cli.expert import Expert
-from expert_cli.factory.evaluate import UNFINISHED, evaluate, read_cases
+from expert_cli.factory.evaluate import evaluate, read_cases
+from expert_cli.factory.journal import UNFINISHED
 from expert_cli.factory.report import Outcome, summary
 from expert_cli.task import Case
 
@@ -192,6 +193,12 @@ def test_workers_do_not_outlive_their_parent(tmp_path: Path) -> None:
         time.sleep(0.05)
     os.killpg(group, signal.SIGKILL)
     pytest.fail("workers still run")
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    cases = read_cases(written(tmp_path))
+    with pytest.raises(ExpertError, match="cannot write to"):
+        evaluate(scripted, cases, tmp_path / "cases.jsonl" / "out")
 
 
 @pytest.mark.parametrize(

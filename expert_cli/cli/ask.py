@@ -22,8 +22,13 @@ from expert_cli.task import Limits
 @click.option("--experts", "name", default="sql", show_default=True, help="The installed expert to ask.")
 @click.option("--db", help="The database: a path or sqlite:///path.")
 @click.option("--schema", help="A file of CREATE TABLE statements, where there is no database.")
-@click.option("--dialect", type=click.Choice(DIALECTS), default=DIALECTS[0], show_default=True,
-              help="The dialect of the query that is shown.")
+@click.option(
+    "--dialect",
+    type=click.Choice(DIALECTS),
+    default=DIALECTS[0],
+    show_default=True,
+    help="The dialect of the query that is shown.",
+)
 @click.option("--prompt", "-p", "question", help="Answer this one question and leave.")
 @click.option("--json", "as_json", is_flag=True, help="Print each answer as one JSON object and nothing else.")
 @click.option("--no-run", is_flag=True, help="Write and check the query; do not run it.")
@@ -51,6 +56,7 @@ def chat(name: str, db: str | None, schema: str | None, dialect: str, question: 
       expert-cli chat --db shop.sqlite --prompt "How many orders were shipped?"
       expert-cli chat --schema shop.sql --dialect postgres --json --prompt "Who spent most?"
     """
+    show.encodable()
     expert = loading.load(name, backend=backend, adapter=not base_only, grammar=not no_grammar,
                           candidates=candidates, prefer_rows=prefer_rows)  # fmt: skip
     limits = Limits(seconds=timeout, rows=limit)

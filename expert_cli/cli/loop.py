@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import click
@@ -106,11 +107,23 @@ class Talk:
 def _prompt(name: str, words: Sequence[str]) -> Callable[[], Any]:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.completion import WordCompleter
-    from prompt_toolkit.history import FileHistory
+    from prompt_toolkit.history import FileHistory, InMemoryHistory
 
-    paths.home().mkdir(parents=True, exist_ok=True)
     completer = WordCompleter(list(words), ignore_case=True, WORD=True)
-    session: Any = PromptSession(
-        history=FileHistory(str(paths.home() / "history")), completer=completer, complete_while_typing=False
-    )
+    kept = _history()
+    history = FileHistory(str(kept)) if kept else InMemoryHistory()
+    session: Any = PromptSession(history=history, completer=completer, complete_while_typing=False)
     return lambda: session.prompt(f"{name}> ")
+
+
+def _history() -> Path | None:
+    """Where questions are kept, for this user alone; None, and said so, where nothing can be written."""
+    path = paths.home() / "history"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        with path.open("a"):
+            return path
+    except OSError as problem:
+        show.note(f"questions are not kept: {problem}")
+        return None

@@ -26,13 +26,12 @@ from typing import Any
 from expert_cli.answer import Answered, Tried
 from expert_cli.errors import ContextError, ExpertError, GrammarError, NoAnswerError, UsageError
 from expert_cli.expert import Expert, Session
-from expert_cli.factory.report import Outcome, markdown, summary
+from expert_cli.factory.journal import Journal
+from expert_cli.factory.report import Outcome, summary
 from expert_cli.task import Case, Limits
 
 OPEN_DATABASES = 4
 """Sessions that a worker keeps open; cases of one database usually stand together."""
-
-UNFINISHED = "unfinished.jsonl"
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,7 @@ def evaluate(
 
     Raises:
         UsageError: ``out`` holds an unfinished evaluation of something else.
+        ExpertError: ``out`` cannot be written, or a worker process died.
         BaseModelError: the expert cannot be loaded.
     """
     expert = opened()
@@ -80,21 +80,18 @@ def evaluate(
         cases_sha256=hashlib.sha256(json.dumps([asdict(case) for case in cases]).encode()).hexdigest(),
         limit=limit,
     )
-    out.mkdir(parents=True, exist_ok=True)
+    journal = Journal(out, plan.digest)
+    outcomes, resumed = journal.outcomes, len(journal.outcomes)
     began = perf_counter()
-    outcomes = _resume(out / UNFINISHED, plan)
-    done = len(outcomes)
-    answers = _answers(opened if jobs > 1 else lambda: expert, found[done:], limits, jobs)
-    with (out / UNFINISHED).open("a", encoding="utf-8") as kept:
-        for outcome in answers:
-            kept.write(json.dumps(asdict(outcome)) + "\n")
-            kept.flush()
-            outcomes.append(outcome)
+    try:
+        for outcome in _answers(opened if jobs > 1 else lambda: expert, found[resumed:], limits, jobs):
+            journal.append(outcome)
             told(len(outcomes), _so_far(outcomes))
+    finally:
+        journal.close()
     report = {"format": 1, "digest": plan.digest, **asdict(plan)} | summary(found, outcomes)
-    report["seconds"] = round(perf_counter() - began, 1)
-    report["resumed"] = done
-    _reveal(out, report, outcomes)
+    report |= {"seconds": round(perf_counter() - began, 1), "resumed": resumed}
+    journal.reveal(report)
     return report
 
 
@@ -258,37 +255,6 @@ def _take(case: Case) -> Outcome:
         opened, limits = _worker
         _worker = Examiner(opened(), limits)
     return _worker.take(case)
-
-
-def _resume(path: Path, plan: Plan) -> list[Outcome]:
-    """The outcomes that an evaluation of the same plan left behind; a line that was cut short is dropped."""
-    if not path.exists():
-        path.write_text(json.dumps({"digest": plan.digest}) + "\n", encoding="utf-8")
-        return []
-    lines = path.read_bytes().splitlines(keepends=True)
-    if not lines or not lines[0].endswith(b"\n"):
-        path.unlink()
-        return _resume(path, plan)
-    if json.loads(lines[0])["digest"] != plan.digest:
-        raise UsageError(
-            f"{path} belongs to another expert, cases or options; give another --out, or delete it to start over"
-        )
-    whole = [line for line in lines if line.endswith(b"\n")]
-    os.truncate(path, sum(map(len, whole)))
-    return [Outcome(**json.loads(line) | {"tried": tuple(json.loads(line)["tried"])}) for line in whole[1:]]
-
-
-def _reveal(out: Path, report: dict[str, Any], outcomes: Sequence[Outcome]) -> None:
-    lines = (json.dumps(outcome.prediction()) + "\n" for outcome in outcomes)
-    for name, text in (
-        ("predictions.jsonl", "".join(lines)),
-        ("report.md", markdown(report)),
-        ("report.json", json.dumps(report, indent=1) + "\n"),
-    ):
-        written = out / f".{name}"
-        written.write_text(text, encoding="utf-8")
-        written.replace(out / name)
-    (out / UNFINISHED).unlink()
 
 
 def _so_far(outcomes: Sequence[Outcome]) -> str:
