@@ -76,6 +76,7 @@ def save(folder: Path, *, tied: bool = True, dtype: str = "float32", nfc: bool =
         rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
         **{f"{role}_token_id": row for role, row in ids.items()},
     )
+    torch.set_num_threads(1)  # threads cost more than they bring at this size
     torch.manual_seed(seed)
     model = Qwen3ForCausalLM(config)
     with torch.no_grad():

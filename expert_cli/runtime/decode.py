@@ -7,7 +7,7 @@ model and count as certain.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, Self
 
@@ -26,6 +26,7 @@ class Model(Protocol):
     rows: int
     vocabulary: int
     context: int
+    reused: int
 
     def tokenize(self, text: str) -> list[int]: ...
 
@@ -99,19 +100,20 @@ class _Path:
 
     def settle(self) -> None:
         """Write what the matcher leaves no choice about, and find the options after it."""
-        if self.matcher is None:
-            return
-        while not self.finished:
-            tokens = self.matcher.forced()
-            if not tokens:
-                self.options = np.flatnonzero(np.unpackbits(self.matcher.mask().view(np.uint8), bitorder="little"))
-                if len(self.options) > 1:
-                    return
-                if not len(self.options):
-                    raise GrammarError(f"the grammar allows nothing after {self.matcher.written!r}; check its rules")
-                tokens = [int(self.options[0])]
-            for token in tokens:
+        while self.matcher is not None and not self.finished:
+            forced = self.matcher.forced() or self._only(self.matcher)
+            if not forced:
+                return
+            for token in forced:
                 self._write(token)
+
+    def _only(self, matcher: Matcher) -> list[int]:
+        """Find the options; gives the only one, or an end mark where there is nothing but end marks."""
+        self.options = np.flatnonzero(np.unpackbits(matcher.mask().view(np.uint8), bitorder="little"))
+        if not len(self.options):
+            raise GrammarError(f"the grammar allows nothing after {matcher.written!r}; check its rules")
+        first = self.options[: len(self.end) + 1].tolist()
+        return first[:1] if len(self.options) == 1 or self.end.issuperset(first) else []
 
     def scores(self, logits: Floats) -> tuple[Indices, Floats]:
         """The options and their log-probabilities among each other."""
@@ -153,7 +155,7 @@ def greedy(
     return deque(stream(model, prompt, matcher, end, max_tokens=max_tokens), maxlen=1).pop()
 
 
-def beam(
+def search(
     model: Model,
     prompt: Sequence[int],
     matcher: Matcher | None,
@@ -162,8 +164,8 @@ def beam(
     width: int,
     max_tokens: int,
     length_power: float = 0.0,
-) -> list[Candidate]:
-    """Up to ``width`` finished candidates, best first by log-probability over choices to the ``length_power``.
+) -> Generator[Candidate, None, list[Candidate]]:
+    """Beam search: yields the leading candidate after each step and returns what :func:`beam` returns.
 
     Raises:
         UsageError: the model has fewer rows than ``width``.
@@ -177,21 +179,49 @@ def beam(
 
     limit = _limit(model, prompt, max_tokens)
     first, logits = _start(model, prompt, matcher, end)
+    live, done, cut = [first], list[_Path](), list[_Path]()
     if first.finished:
-        return [first.candidate(model)]
-    live, done = [first], list[_Path]()
+        live, done = [], [first]
     while live:
         children = _best_children(live, logits, width)
-        done += [path for path in children if path.finished]
-        done = sorted(done, key=score, reverse=True)[:width]
+        done = sorted([*done, *(path for path in children if path.finished)], key=score, reverse=True)[:width]
+        cut += [path for path in children if not path.finished and len(path.tokens) >= limit]
         live = [path for path in children if not path.finished and len(path.tokens) < limit]
         # no live path can rise above its log-probability spread over the most choices it may still make
         hope = max((path.logprob / limit**length_power for path in live), default=-np.inf)
         if len(done) == width and score(done[-1]) >= hope:
             break
         if live:
+            yield max([*live, *done[:1]], key=score).candidate(model)
             logits = _extend(model, live)
-    return [path.candidate(model) for path in done]
+    best = done or sorted(cut, key=score, reverse=True)[:width]
+    return [path.candidate(model) for path in best]
+
+
+def beam(
+    model: Model,
+    prompt: Sequence[int],
+    matcher: Matcher | None,
+    end: frozenset[int],
+    *,
+    width: int,
+    max_tokens: int,
+    length_power: float = 0.0,
+) -> list[Candidate]:
+    """Up to ``width`` finished candidates, best first by log-probability over choices to the ``length_power``.
+
+    Where ``max_tokens`` or the context cut every one of them, the cut ones, with ``finished`` False.
+
+    Raises:
+        UsageError: the model has fewer rows than ``width``.
+    """
+    steps = search(model, prompt, matcher, end, width=width, max_tokens=max_tokens, length_power=length_power)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            found: list[Candidate] = stop.value
+            return found
 
 
 def _best_children(live: Sequence[_Path], logits: Floats, width: int) -> list[_Path]:

@@ -142,8 +142,15 @@ def write(contents: Contents, target: Path, quantisation: str, change: Change | 
 
 
 def _write(contents: Contents, path: Path, quantisation: str, change: Change | None) -> None:
-    kind, file_type = QUANTISATIONS[quantisation]
     writer = gguf.GGUFWriter(path, contents.architecture)
+    try:
+        _fill(writer, contents, quantisation, change)
+    finally:
+        writer.close()
+
+
+def _fill(writer: Any, contents: Contents, quantisation: str, change: Change | None) -> None:
+    kind, file_type = QUANTISATIONS[quantisation]
     writer.add_file_type(int(file_type))
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     for field in contents.fields:
@@ -165,7 +172,6 @@ def _write(contents: Contents, path: Path, quantisation: str, change: Change | N
     for tensor, stored in zip(contents.tensors, kinds, strict=True):
         floats = tensor.read()
         writer.write_tensor_data(_encode(tensor.name, change(tensor.name, floats) if change else floats, stored))
-    writer.close()
 
 
 def _encode(name: str, floats: Floats, kind: Any) -> npt.NDArray[Any]:

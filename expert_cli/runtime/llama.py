@@ -23,6 +23,9 @@ PROMPT = 0
 ROW_CELLS = 256
 """Room for the tokens that each row writes after the shared prompt."""
 
+BATCH = 512
+"""Tokens decoded in one call."""
+
 _complaints: list[str] = []
 
 
@@ -68,8 +71,10 @@ class LlamaModel:
             self.close()
             raise gguf.damaged(path, "; ".join(_complaints) or "llama.cpp made no context")
         self._memory: Any = llama_cpp.llama_get_memory(self._context)
-        self._batch = llama_cpp.llama_batch_init(llama_cpp.llama_n_batch(self._context), 0, 1)
+        self._batch = llama_cpp.llama_batch_init(BATCH, 0, 1)
         self._nfc = self._metadata(NFC) != "false"
+        self.reused = 0
+        """How many tokens of the last prompt were already known."""
         self._pieces: dict[int, bytes] = {}
         self._prompt: list[int] = []
         self._prompt_logits: Floats = np.empty((0, self.vocabulary), np.float32)
@@ -109,13 +114,13 @@ class LlamaModel:
             llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
         self._live = [(PROMPT, len(tokens))]
         if list(tokens) == self._prompt:
+            self.reused = len(tokens)
             return self._prompt_logits
-        common = _common(self._prompt, tokens[:-1])
+        self.reused = common = _common(self._prompt, tokens[:-1])
         self._prompt = []
         llama_cpp.llama_memory_seq_rm(self._memory, PROMPT, common, -1)
-        self._decode([(PROMPT, common, tokens[common:])])
+        self._prompt_logits = self._decode([(PROMPT, common, tokens[common:])])
         self._prompt = list(tokens)
-        self._prompt_logits = self._logits([len(tokens) - common - 1])
         return self._prompt_logits
 
     def extend(self, rows: Sequence[tuple[int, Sequence[int]]]) -> Floats:
@@ -135,9 +140,7 @@ class LlamaModel:
         starts = [self._live[parent][1] for parent, _ in rows]
         parts = [(s, start, tokens) for s, start, (_, tokens) in zip(sequences, starts, rows, strict=True)]
         self._live = [(sequence, start + len(tokens)) for sequence, start, tokens in parts]
-        self._decode(parts)
-        ends = np.cumsum([len(tokens) for _, _, tokens in parts]) - 1
-        return self._logits([int(end) for end in ends])
+        return self._decode(parts)
 
     def close(self) -> None:
         """Free the model; it cannot be used afterwards."""
@@ -166,34 +169,39 @@ class LlamaModel:
                 llama_cpp.llama_memory_seq_cp(self._memory, held[parent], chosen[-1], -1, -1)
         return chosen
 
-    def _decode(self, parts: Sequence[tuple[int, int, Sequence[int]]]) -> None:
-        """Feed each part's tokens at its position; the last token of each part yields logits."""
+    def _decode(self, parts: Sequence[tuple[int, int, Sequence[int]]]) -> Floats:
+        """Feed each part's tokens from its position on; returns the logits after each part's last token."""
         batch = self._batch
-        limit = llama_cpp.llama_n_batch(self._context)
+        logits = np.empty((len(parts), self.vocabulary), np.float32)
+        outputs: dict[int, int] = {}  # place in the batch -> part
         count = 0
-        for sequence, start, tokens in parts:
+        for part, (sequence, start, tokens) in enumerate(parts):
             for offset, token in enumerate(tokens):
-                if count == limit:
-                    self._run(count)
+                if count == BATCH:
+                    self._run(count, outputs, logits)
                     count = 0
                 batch.token[count] = token
                 batch.pos[count] = start + offset
                 batch.n_seq_id[count] = 1
                 batch.seq_id[count][0] = sequence
-                batch.logits[count] = offset == len(tokens) - 1
+                batch.logits[count] = last = offset == len(tokens) - 1
+                if last:
+                    outputs[count] = part
                 count += 1
-        self._run(count)
+        self._run(count, outputs, logits)
+        return logits
 
-    def _run(self, count: int) -> None:
+    def _run(self, count: int, outputs: dict[int, int], logits: Floats) -> None:
+        """Decode the batch and copy its outputs: llama.cpp forgets them with the next one."""
         self._batch.n_tokens = count
         status = llama_cpp.llama_decode(self._context, self._batch)
         if status:
             self._prompt = []
             raise BaseModelError(f"{self.path}: llama.cpp stopped with status {status}; ask with fewer candidates")
-
-    def _logits(self, outputs: Sequence[int]) -> Floats:
-        rows = [llama_cpp.llama_get_logits_ith(self._context, output) for output in outputs]
-        return np.stack([np.ctypeslib.as_array(row, (self.vocabulary,)) for row in rows])
+        for place, part in outputs.items():
+            row = llama_cpp.llama_get_logits_ith(self._context, place)
+            ctypes.memmove(logits[part].ctypes.data, row, logits[part].nbytes)
+        outputs.clear()
 
     def _metadata(self, key: str) -> str:
         buffer = ctypes.create_string_buffer(64)
@@ -217,7 +225,7 @@ def _model_params() -> Any:
 def _context_params(context: int, rows: int, threads: int, exact: bool) -> Any:
     params = llama_cpp.llama_context_default_params()
     params.n_ctx = context + rows * ROW_CELLS
-    params.n_batch = params.n_ubatch = 512
+    params.n_batch = params.n_ubatch = BATCH
     params.n_seq_max = rows + 1
     params.n_threads = params.n_threads_batch = threads
     params.kv_unified = True
