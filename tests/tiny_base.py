@@ -4,16 +4,53 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from expert_cli import manifest as manifests
+from expert_cli.errors import ContextError
 from expert_cli.manifest import BaseManifest, ExpertManifest
-from expert_cli.task import Case, Checked, Context, Example, Message, Score
+from expert_cli.task import Binding, Case, Checked, Context, Example, Limits, Message, Result, Score
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
 MARKS = ["<s>", "<q>", "<sql>", "<e>"]
+
+
+class SumsQuestion:
+    """A sum to work out; there is nothing to link."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def messages(self) -> Sequence[Message]:
+        return [Message("user", self.text)]
+
+    def binding(self) -> Binding:
+        return self
+
+    def state(self, written: str) -> Any:
+        return 0
+
+    def rules(self, state: Any) -> Mapping[str, str]:
+        return {}
+
+    def check(self, text: str) -> Checked:
+        if not re.fullmatch(r"=\d+", text):
+            raise ContextError(f"{text!r} is no result; write = and digits")
+        return Checked(text, text[1:])
+
+
+class SumsContext:
+    def question(self, text: str, *, surface: str, evidence: str = "") -> SumsQuestion:
+        return SumsQuestion(text)
+
+    def run(self, checked: Checked, limits: Limits) -> Result:
+        return Result(("sum",), ((int(checked.output),),))
+
+    def close(self) -> None:
+        pass
 
 
 class Sums:
@@ -29,13 +66,15 @@ class Sums:
             yield Example(f"{seed}/{number}", (Message("user", question),), f"={a + b}")
 
     def cases(self, source: Mapping[str, Any]) -> Iterator[Case]:
-        raise NotImplementedError
+        for number in range(int(source.get("count", 40))):
+            a, b = (number * 7 + 1) % 10, number * 3 % 10
+            yield Case(str(number), f"{a}+{b}", "sums", (str(a + b),))
 
-    def open(self, target: str | Path, *, dialect: str = "") -> Context:
-        raise NotImplementedError
+    def open(self, target: str | Path, *, dialect: str = "") -> SumsContext:
+        return SumsContext()
 
-    def score(self, context: Context, checked: Checked, gold: Any) -> Score:
-        raise NotImplementedError
+    def score(self, context: Context, checked: Checked, gold: Sequence[str]) -> Score:
+        return Score(checked.output in gold)
 
 
 task = Sums()
@@ -44,38 +83,44 @@ task = Sums()
 def make(folder: Path, *, seed: int = 0) -> BaseManifest:
     """Write a base into ``folder`` and return its manifest, which lies there as base-tiny.json."""
     import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import Qwen3Config, Qwen3ForCausalLM
+    from transformers.utils import logging as transformers_logging
+
+    from expert_cli.runtime import gguf, qwen3
+    from expert_cli.training.pretrain import train_tokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={char: index for index, char in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(MARKS)
+    tokenizer = train_tokenizer(iter(["one and one"] * 4), 256 + 4 + len(MARKS), MARKS)
     tokenizer.save(str(folder / "tokenizer.json"))
     torch.manual_seed(seed)
     config = Qwen3Config(
         hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        head_dim=16, vocab_size=288, tie_word_embeddings=True, max_position_embeddings=256, initializer_range=0.2,
+        head_dim=16, vocab_size=288, eos_token_id=tokenizer.token_to_id("<e>"), tie_word_embeddings=True, max_position_embeddings=256, initializer_range=0.2,
     )  # fmt: skip
+    transformers_logging.disable_progress_bar()
     model = Qwen3ForCausalLM(config)
     for name, parameter in model.named_parameters():
         if "norm" in name:
             parameter.data.uniform_(0.5, 1.5)
     model.save_pretrained(str(folder))
+    gguf.write(qwen3.contents(folder), folder / "tiny.gguf", "f16")
     return describe(folder)
 
 
 def describe(folder: Path) -> BaseManifest:
     """The manifest of the files in ``folder``."""
-    names = {"weights": "model.safetensors", "config": "config.json", "tokenizer": "tokenizer.json"}
+    names = {
+        "gguf": "tiny.gguf",
+        "weights": "model.safetensors",
+        "config": "config.json",
+        "tokenizer": "tokenizer.json",
+    }
     files = {key: _file(folder / name) for key, name in names.items()}
     data = {
         "format": 1, "kind": "base", "id": "tiny", "architecture": "qwen3", "surface": "names", "context": 256,
         "template": {"start": "<s>", "system": ["", ""], "user": ["<q>", ""], "assistant": ["<sql>", "<e>"]},
         "end": ["<e>"], "licence": "Apache-2.0", "tokenizer_sha256": files["tokenizer"]["sha256"], "parameters": 1,
-        "files": files | {"gguf": files["weights"]},
+        "files": files,
     }  # fmt: skip
     (folder / "base-tiny.json").write_text(json.dumps(data))
     return manifests.load_base(folder / "base-tiny.json")

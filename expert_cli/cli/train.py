@@ -44,7 +44,7 @@ MEMORY = 0.98
     "--base",
     "folder",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A folder with base.json, config.json, tokenizer.json and model.safetensors.",
+    help="A folder with the files of the base, and base-ID.json where the base is not known.",
 )
 @click.option("--resume/--no-resume", default=True, help="Go on from the last checkpoint, or remove all.")
 @click.option("--steps", type=click.IntRange(1), help="Train for this many steps, not for those of the manifest.")

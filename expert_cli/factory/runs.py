@@ -145,8 +145,10 @@ def by_execution(
 
 
 def _evaluate(manifest: ExpertManifest, checkpoint: Checkpoint, evaluate: Evaluate, watch: Watch) -> None:
-    watch.evaluating(checkpoint)
-    watch.evaluated(checkpoint, select.evaluated(checkpoint, manifest.training.evaluation, evaluate))
+    cases = manifest.training.evaluation
+    if select.evaluation(checkpoint, cases) is None:
+        watch.evaluating(checkpoint)
+        watch.evaluated(checkpoint, select.evaluated(checkpoint, cases, evaluate))
 
 
 def _trainer() -> Any:
