@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "chat": ("expert_cli.cli.ask", "chat", "Ask questions; one with --prompt, a conversation without."),
     "eval": ("expert_cli.cli.evaluate", "evaluate", "Answer a file of cases and score them by execution."),
     "train": ("expert_cli.cli.train", "train", "Train, evaluate and select an adapter from a manifest."),
+    "pretrain": ("expert_cli.cli.pretrain", "pretrain", "Pre-train a base model from a recipe."),
     "package": ("expert_cli.cli.packages", "package", "Pack a trained expert into one .expert file."),
     "sign": ("expert_cli.cli.packages", "sign", "Sign an archive with a private key."),
     "verify": ("expert_cli.cli.packages", "verify", "Check an archive against the trust store."),

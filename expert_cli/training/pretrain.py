@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,14 @@ class Encoded:
     start: int
 
 
+def specials(settings: dict[str, Any]) -> list[str]:
+    """The special tokens that a recipe names, ``{"numbered": {"c": 96}}`` written out as ``<c0>`` … ``<c95>``."""
+    return [
+        *settings["special"],
+        *(f"<{letter}{n}>" for letter, count in settings["numbered"].items() for n in range(count)),
+    ]
+
+
 def train_tokenizer(texts: Iterator[str], vocabulary: int, special: Sequence[str]) -> Tokenizer:
     """A byte-level BPE tokenizer with Qwen2's pre-tokeniser; ``special`` tokens follow the learnt ones."""
     tokenizer = Tokenizer(models.BPE())
@@ -49,7 +58,9 @@ def train_tokenizer(texts: Iterator[str], vocabulary: int, special: Sequence[str
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary - len(special), initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
+        vocab_size=vocabulary - len(special),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_special_tokens(list(special))
@@ -58,7 +69,9 @@ def train_tokenizer(texts: Iterator[str], vocabulary: int, special: Sequence[str
 
 def encode(examples: Sequence[Example], tokenizer: Tokenizer, template: Template, limit: int) -> list[Encoded]:
     """Every example that fits ``limit`` tokens."""
-    prompts = tokenizer.encode_batch_fast([render(example.messages, template) for example in examples], add_special_tokens=False)
+    prompts = tokenizer.encode_batch_fast(
+        [render(example.messages, template) for example in examples], add_special_tokens=False
+    )
     answers = tokenizer.encode_batch_fast(
         [completion(example.completion, template) for example in examples], add_special_tokens=False
     )
@@ -138,17 +151,20 @@ class Run:
         torch.manual_seed(self.options["seed"])
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    def prepare(self, special: Sequence[str]) -> None:
+    def prepare(self) -> None:
         """Build the tokenizer and the encoded data once."""
         file = self.folder / "data.npz"
         if file.exists():
             self._load()
             return
         started = time.monotonic()
-        examples = list(self.task.examples(self.recipe["data"], surface=self.recipe["surface"], seed=self.options["seed"]))
+        examples = list(
+            self.task.examples(self.recipe["data"], surface=self.recipe["surface"], seed=self.options["seed"])
+        )
         settings = self.recipe["tokenizer"]
-        pieces = [*settings["special"], *special]
-        tokenizer = train_tokenizer(_plain(examples[: settings["examples"]]), settings["vocabulary"], pieces)
+        tokenizer = train_tokenizer(
+            _plain(examples[: settings["examples"]]), settings["vocabulary"], specials(settings)
+        )
         data = encode(examples, tokenizer, self.template, self.options["max_tokens"])
         tokenizer.save(str(self.folder / "tokenizer.json"))
         np.savez(
@@ -174,11 +190,13 @@ class Run:
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(values) + "\n")
 
-    def train(self) -> Qwen3ForCausalLM:
-        """Train until the budget of minutes is used; resumes from ``state.pt``."""
+    def train(self, told: Callable[[str], None] = lambda line: None) -> Qwen3ForCausalLM:
+        """Train until the budget of minutes is used; resumes from ``state.pt``. ``told`` hears a line now and then."""
         options = self.options
         assistant_end = self.recipe["end"][0]
-        model = build_model(self.recipe["model"], self.tokenizer, assistant_end, self.recipe["template"]["start"]).to(self.device)
+        model = build_model(self.recipe["model"], self.tokenizer, assistant_end, self.recipe["template"]["start"]).to(
+            self.device
+        )
         optimizers = _optimizers(model, options)
         base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
         step, used, tokens = 0, 0.0, 0
@@ -203,7 +221,9 @@ class Run:
                     group["lr"] = base * rate
             ids, places, targets = pad(next(stream), self.device)
             with torch.autocast(self.device.type, dtype=torch.bfloat16):
-                hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state.reshape(-1, model.config.hidden_size)
+                hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state.reshape(
+                    -1, model.config.hidden_size
+                )
                 logits = model.lm_head(hidden[places])
             loss = torch.nn.functional.cross_entropy(logits.float(), targets)
             loss.backward()
@@ -216,6 +236,9 @@ class Run:
             average = loss.item() if average is None else 0.95 * average + 0.05 * loss.item()
             if step % 20 == 0:
                 self._note(step=step, loss=round(average, 4), used=round(used), tokens=tokens, rate=round(rate, 4))
+                told(
+                    f"step {step}  loss {average:.3f}  {tokens / used:,.0f} tokens/s  {(budget - used) / 60:.0f} min left"
+                )
             if used - saved_at > options["checkpoint_minutes"] * 60 or used >= budget:
                 self._save(model, optimizers, step, used, tokens)
                 saved_at = used
@@ -240,8 +263,6 @@ class Run:
 
 def _plain(examples: Sequence[Example]) -> Iterator[str]:
     """What the tokenizer learns from: names and questions without their pointers."""
-    import re
-
     for example in examples:
         for message in example.messages:
             yield re.sub(r"<\w+>", "", message.content)
@@ -257,7 +278,9 @@ def _cooled(share: float, final: float) -> float:
 
 def _optimizers(model: Qwen3ForCausalLM, options: dict[str, Any]) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the blocks, AdamW for embeddings and norms."""
-    matrices = [parameter for name, parameter in model.named_parameters() if parameter.dim() == 2 and "embed" not in name]
+    matrices = [
+        parameter for name, parameter in model.named_parameters() if parameter.dim() == 2 and "embed" not in name
+    ]
     embeddings = [parameter for name, parameter in model.named_parameters() if parameter.dim() == 2 and "embed" in name]
     norms = [parameter for parameter in model.parameters() if parameter.dim() < 2]
     return [

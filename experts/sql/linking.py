@@ -47,7 +47,14 @@ TRIGGERS = frozenset(
 )
 """Words after which a lower-case word may be a literal that the database does not hold."""
 
-CODES = {"female": ("f", "female"), "male": ("m", "male"), "females": ("f",), "males": ("m",), "women": ("f",), "men": ("m",)}
+CODES = {
+    "female": ("f", "female"),
+    "male": ("m", "male"),
+    "females": ("f",),
+    "males": ("m",),
+    "women": ("f",),
+    "men": ("m",),
+}
 """Words whose value a database often holds as a code."""
 
 
@@ -118,7 +125,10 @@ class Linked:
 
 def split(question: str) -> tuple[tuple[str, int, int], ...]:
     """The question's words with start and end offsets."""
-    return tuple((match.group(0), match.start(), match.end()) for match in re.finditer(r"[^\W_]+(?:(?:\.|'(?!s\b))[^\W_]+)*", question))
+    return tuple(
+        (match.group(0), match.start(), match.end())
+        for match in re.finditer(r"[^\W_]+(?:(?:\.|'(?!s\b))[^\W_]+)*", question)
+    )
 
 
 def _locate(name: str, stems: list[str], places: dict[str, list[int]]) -> Mention | None:
@@ -205,7 +215,9 @@ def _quoted_and_numbers(question: str, spans: tuple[tuple[str, int, int], ...]) 
         inside = [index for index, (_, start, end) in enumerate(spans) if match.start() <= start and end <= match.end()]
         if inside:
             yield text, inside[0], inside[-1], ()
-    for match in re.finditer(r"(?<![\w.])\d{4}-\d{1,2}-\d{1,2}(?: \d{2}:\d{2}:\d{2})?|(?<![\w.])-?\d+(?:,\d{3})*(?:\.\d+)?(?!\w)", question):
+    for match in re.finditer(
+        r"(?<![\w.])\d{4}-\d{1,2}-\d{1,2}(?: \d{2}:\d{2}:\d{2})?|(?<![\w.])-?\d+(?:,\d{3})*(?:\.\d+)?(?!\w)", question
+    ):
         inside = [index for index, (_, start, end) in enumerate(spans) if match.start() <= start and end <= match.end()]
         if inside:
             yield match.group(0).replace(",", ""), inside[0], inside[-1], ()
@@ -254,7 +266,9 @@ def literals(
     return tuple(sorted(taken.values(), key=lambda literal: literal.word))
 
 
-def link(question: str, schema: Schema, *, rng: Random | None = None, keep: frozenset[tuple[str, str]] = frozenset()) -> Linked:
+def link(
+    question: str, schema: Schema, *, rng: Random | None = None, keep: frozenset[tuple[str, str]] = frozenset()
+) -> Linked:
     """Choose and number what the model sees of ``schema`` for ``question``.
 
     Args:
@@ -340,7 +354,9 @@ def _bridged(shown: list, order: list, edges: list, scores: dict[str, float]) ->
     strong = {name for name in names[:3] if scores[name] >= 1.0}
     for table in order[MAX_TABLES:]:
         name = table.name.lower()
-        touched = {other for left, right in edges for mine, other in ((left[0], right[0]), (right[0], left[0])) if mine == name}
+        touched = {
+            other for left, right in edges for mine, other in ((left[0], right[0]), (right[0], left[0])) if mine == name
+        }
         if len(touched & strong) >= 2 and name not in names:
             return [*shown, table]
     return shown

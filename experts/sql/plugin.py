@@ -124,12 +124,7 @@ def bound(linked: Linked, surface: str) -> binding.SqlBinding:
         binding.Table(
             table.name,
             tuple(
-                binding.Column(
-                    column,
-                    f"c{numbers[table.name, column]}",
-                    (known := linked.schema.columns[table.name.lower(), column.lower()]).numeric,
-                    known.primary,
-                )
+                binding.Column(column, f"c{numbers[table.name, column]}")
                 for column in table.columns
                 if (table.name, column) in numbers
             ),

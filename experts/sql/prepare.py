@@ -255,7 +255,9 @@ def _bird_schemas(file: Path, descriptions: Path) -> dict[str, tuple[Schema, lis
 
 
 def _observed(tables: Mapping[str, Mapping[str, str]], rows: Sequence[Mapping[str, Any]]) -> Schema:
-    bare = Schema(tuple(Table(name, tuple(Column(column.strip()) for column in columns)) for name, columns in tables.items()))
+    bare = Schema(
+        tuple(Table(name, tuple(Column(column.strip()) for column in columns)) for name, columns in tables.items())
+    )
     numeric: set[tuple[str, str]] = set()
     keys: collections.Counter[tuple[str, str, str, str]] = collections.Counter()
     for row in rows:
@@ -267,7 +269,9 @@ def _observed(tables: Mapping[str, Mapping[str, str]], rows: Sequence[Mapping[st
             left, right = comparison.this, comparison.args.get("expression")
             if isinstance(left, exp.Column) and isinstance(right, exp.Column):
                 keys[left.table, left.name, right.table, right.name] += 1
-            elif isinstance(left, exp.Column) and (right is None or (isinstance(right, exp.Literal) and not right.is_string)):
+            elif isinstance(left, exp.Column) and (
+                right is None or (isinstance(right, exp.Literal) and not right.is_string)
+            ):
                 numeric.add((left.table.lower(), left.name.lower()))
     return Schema(
         tuple(
@@ -276,7 +280,9 @@ def _observed(tables: Mapping[str, Mapping[str, str]], rows: Sequence[Mapping[st
                 tuple(
                     Column(
                         column.name,
-                        "integer" if (table.name.lower(), column.name.lower()) in numeric or NUMERIC_NAME.search(column.name) else "text",
+                        "integer"
+                        if (table.name.lower(), column.name.lower()) in numeric or NUMERIC_NAME.search(column.name)
+                        else "text",
                         place == 0 and column.name.lower().endswith("id"),
                     )
                     for place, column in enumerate(table.columns)

@@ -125,7 +125,12 @@ class Schema:
             stem = table.name.lower()
             for name in {primaries[0]} - {"id", "name", "code"}:
                 targets.setdefault(name, []).append((stem, primaries[0]))
-            for name in {stem, stem.removesuffix("s")} | {f"{stem}_id", f"{stem}id", f"{stem.removesuffix('s')}_id", f"{stem.removesuffix('s')}id"}:
+            for name in {stem, stem.removesuffix("s")} | {
+                f"{stem}_id",
+                f"{stem}id",
+                f"{stem.removesuffix('s')}_id",
+                f"{stem.removesuffix('s')}id",
+            }:
                 targets.setdefault(name, []).append((stem, primaries[0]))
         for table, column in self.columns:
             for target in targets.get(column, ()):

@@ -113,7 +113,9 @@ def _join(draft: _Draft) -> bool:
     old_column = draft.schema.columns[old].name
     old_table = draft.schema.by_name[old[0]].name
     new_column = draft.schema.columns[new].name
-    draft.joins.append(f"JOIN {quote(table.name)} ON {quote(old_table)}.{quote(old_column)} = {quote(table.name)}.{quote(new_column)}")
+    draft.joins.append(
+        f"JOIN {quote(table.name)} ON {quote(old_table)}.{quote(old_column)} = {quote(table.name)}.{quote(new_column)}"
+    )
     draft.tables.append(table.name)
     return True
 
@@ -148,16 +150,24 @@ def _condition(draft: _Draft) -> tuple[str, str] | None:
         pair = _pick(draft, numeric=True)
         if pair is None:
             return None
-        number = rng.choice((rng.randrange(1, 10), rng.randrange(10, 100), rng.randrange(100, 5000), rng.randrange(1950, 2020)))
+        number = rng.choice(
+            (rng.randrange(1, 10), rng.randrange(10, 100), rng.randrange(100, 5000), rng.randrange(1950, 2020))
+        )
         said = _say(draft, pair)
         form = rng.randrange(5)
         if form == 0:
             other = number + rng.randrange(1, 100)
-            return f"{rng.choice(('with', 'whose'))} {said} between {number} and {other}", f"{_sql(pair)} BETWEEN {number} AND {other}"
+            return (
+                f"{rng.choice(('with', 'whose'))} {said} between {number} and {other}",
+                f"{_sql(pair)} BETWEEN {number} AND {other}",
+            )
         if form == 1:
             return f"with {said} {rng.choice(('at least', 'no less than'))} {number}", f"{_sql(pair)} >= {number}"
         if form == 2:
-            return f"{rng.choice(('whose', 'where the'))} {said} is {rng.choice(LESS)} {number}", f"{_sql(pair)} < {number}"
+            return (
+                f"{rng.choice(('whose', 'where the'))} {said} is {rng.choice(LESS)} {number}",
+                f"{_sql(pair)} < {number}",
+            )
         if form == 3:
             return f"{rng.choice(('whose', 'where the'))} {said} is {number}", f"{_sql(pair)} = {number}"
         return f"{rng.choice(('with', 'having'))} {said} {rng.choice(MORE)} {number}", f"{_sql(pair)} > {number}"
@@ -180,8 +190,14 @@ def _condition(draft: _Draft) -> tuple[str, str] | None:
         other = _value(draft, pair)
         if other is None or other == value:
             return None
-        return f"whose {said} is {value} or {other}", f"{_sql(pair)} = '{literal}' OR {_sql(pair)} = '{other.replace(chr(39), chr(39) * 2)}'"
-    return f"{rng.choice(('whose', 'where the', 'with'))} {said} {rng.choice(('is', '', '='))} {shown}", f"{_sql(pair)} = '{literal}'"
+        return (
+            f"whose {said} is {value} or {other}",
+            f"{_sql(pair)} = '{literal}' OR {_sql(pair)} = '{other.replace(chr(39), chr(39) * 2)}'",
+        )
+    return (
+        f"{rng.choice(('whose', 'where the', 'with'))} {said} {rng.choice(('is', '', '='))} {shown}",
+        f"{_sql(pair)} = '{literal}'",
+    )
 
 
 def _where(draft: _Draft, chance: float) -> tuple[str, str]:
@@ -213,7 +229,14 @@ def _listed(said: Sequence[str]) -> str:
 
 def _of(draft: _Draft) -> str:
     rng = draft.rng
-    return rng.choice((f"of {_things(draft.table, rng)}", f"of all {_things(draft.table, rng)}", f"for the {_things(draft.table, rng)}", f"of the {_things(draft.table, rng)}"))
+    return rng.choice(
+        (
+            f"of {_things(draft.table, rng)}",
+            f"of all {_things(draft.table, rng)}",
+            f"for the {_things(draft.table, rng)}",
+            f"of the {_things(draft.table, rng)}",
+        )
+    )
 
 
 Said = tuple[str, str] | None
@@ -231,11 +254,18 @@ def _select(draft: _Draft) -> Said:
     if draft.rng.random() < 0.25:
         key = draft.rng.choice((columns[0], _pick(draft) or columns[0]))
         down = draft.rng.random() < 0.5
-        direction = draft.rng.choice(("in descending order of", "from high to low by")) if down else draft.rng.choice(("ordered by", "sorted by", "in ascending order of", "in alphabetical order of"))
+        direction = (
+            draft.rng.choice(("in descending order of", "from high to low by"))
+            if down
+            else draft.rng.choice(("ordered by", "sorted by", "in ascending order of", "in alphabetical order of"))
+        )
         said, order = f" {direction} {_say(draft, key)}", f" ORDER BY {_sql(key)}{' DESC' if down else ''}"
     names = _listed([_say(draft, column) for column in columns])
     question = f"{draft.rng.choice(ASK)} the {word}{names} {_of(draft)}{phrase}{said}"
-    return question, f"SELECT {'DISTINCT ' if distinct else ''}{', '.join(map(_sql, columns))} FROM {draft.source()}{where}{order}"
+    return (
+        question,
+        f"SELECT {'DISTINCT ' if distinct else ''}{', '.join(map(_sql, columns))} FROM {draft.source()}{where}{order}",
+    )
 
 
 def _count(draft: _Draft) -> Said:
@@ -243,16 +273,32 @@ def _count(draft: _Draft) -> Said:
     phrase, where = _where(draft, 0.7)
     things, rng = _things(draft.table, draft.rng), draft.rng
     if rng.random() < 0.25 and (pair := _pick(draft)):
-        said = rng.choice((f"How many different {_say(draft, pair)} are there {_of(draft)}", f"Count the number of distinct {_say(draft, pair)} {_of(draft)}"))
+        said = rng.choice(
+            (
+                f"How many different {_say(draft, pair)} are there {_of(draft)}",
+                f"Count the number of distinct {_say(draft, pair)} {_of(draft)}",
+            )
+        )
         return said + phrase, f"SELECT COUNT(DISTINCT {_sql(pair)}) FROM {draft.source()}{where}"
-    question = rng.choice((f"How many {things} are there", f"How many {things}", f"Count the {things}", f"What is the number of {things}", f"Find the total number of {things}", f"How many {things} do we have"))
+    question = rng.choice(
+        (
+            f"How many {things} are there",
+            f"How many {things}",
+            f"Count the {things}",
+            f"What is the number of {things}",
+            f"Find the total number of {things}",
+            f"How many {things} do we have",
+        )
+    )
     return question + phrase, f"SELECT COUNT(*) FROM {draft.source()}{where}"
 
 
 def _aggregate(draft: _Draft) -> Said:
     _maybe_join(draft, 0.3)
     rng = draft.rng
-    chosen = rng.sample([("average", "AVG"), ("maximum", "MAX"), ("minimum", "MIN"), ("total", "SUM")], rng.choice((1, 1, 2, 3)))
+    chosen = rng.sample(
+        [("average", "AVG"), ("maximum", "MAX"), ("minimum", "MIN"), ("total", "SUM")], rng.choice((1, 1, 2, 3))
+    )
     pair = _pick(draft, numeric=True)
     if pair is None:
         return None
@@ -283,7 +329,10 @@ def _extreme(draft: _Draft) -> Said:
     question = f"{rng.choice(ASK)} the {names} of the {who} with the {adjective} {_say(draft, key)}{phrase}"
     if number == 1 and rng.random() < 0.4:
         question = f"Which {_words(draft.table, rng)} has the {adjective} {_say(draft, key)}{phrase}? {rng.choice(('Give', 'Show', 'List'))} the {names}"
-    return question, f"SELECT {', '.join(map(_sql, columns))} FROM {draft.source()}{where} ORDER BY {_sql(key)}{' DESC' if down else ''} LIMIT {number}"
+    return (
+        question,
+        f"SELECT {', '.join(map(_sql, columns))} FROM {draft.source()}{where} ORDER BY {_sql(key)}{' DESC' if down else ''} LIMIT {number}",
+    )
 
 
 def _grouped(draft: _Draft) -> Said:
@@ -296,21 +345,49 @@ def _grouped(draft: _Draft) -> Said:
     source = f"FROM {draft.source()}{where} GROUP BY {_sql(key)}"
     form = rng.randrange(4)
     if form == 0:
-        number, word, operator = rng.randrange(1, 8), *rng.choice((("at least", ">="), ("more than", ">"), ("less than", "<"), ("exactly", "=")))
-        question = rng.choice((f"Which {said} have {word} {number} {things}{phrase}", f"Find the {said} with {word} {number} {things}{phrase}", f"Show the {said} that have {word} {number} {things}{phrase}"))
+        number, word, operator = (
+            rng.randrange(1, 8),
+            *rng.choice((("at least", ">="), ("more than", ">"), ("less than", "<"), ("exactly", "="))),
+        )
+        question = rng.choice(
+            (
+                f"Which {said} have {word} {number} {things}{phrase}",
+                f"Find the {said} with {word} {number} {things}{phrase}",
+                f"Show the {said} that have {word} {number} {things}{phrase}",
+            )
+        )
         return question, f"SELECT {_sql(key)} {source} HAVING COUNT(*) {operator} {number}"
     if form == 1:
         down = rng.random() < 0.8
-        adjective = rng.choice(("most", "largest number of", "highest number of", "most common") if down else ("fewest", "least number of", "smallest number of"))
+        adjective = rng.choice(
+            ("most", "largest number of", "highest number of", "most common")
+            if down
+            else ("fewest", "least number of", "smallest number of")
+        )
         tail = f"ORDER BY COUNT(*){' DESC' if down else ''} LIMIT 1"
         counted = rng.random() < 0.2
-        question = rng.choice((f"Which {said} has the {adjective} {things}{phrase}", f"Find the {said} with the {adjective} {things}{phrase}", f"What is the {said} that has the {adjective} {things}{phrase}"))
-        return question + (" and how many are there" if counted else ""), f"SELECT {_sql(key)}{', COUNT(*)' if counted else ''} {source} {tail}"
+        question = rng.choice(
+            (
+                f"Which {said} has the {adjective} {things}{phrase}",
+                f"Find the {said} with the {adjective} {things}{phrase}",
+                f"What is the {said} that has the {adjective} {things}{phrase}",
+            )
+        )
+        return question + (
+            " and how many are there" if counted else ""
+        ), f"SELECT {_sql(key)}{', COUNT(*)' if counted else ''} {source} {tail}"
     first = rng.random() < 0.5
     items = f"{_sql(key)}, COUNT(*)" if first else f"COUNT(*), {_sql(key)}"
     question = f"{rng.choice(('What is', 'Show', 'Find', 'Count'))} the number of {things} {rng.choice(('for each', 'in each', 'of each', 'per', 'by'))} {said}{phrase}"
     if first:
-        question = rng.choice((f"For each {said}, how many {things} are there{phrase}", f"Show the {said} and the number of {things}{phrase} for each", f"List each {said} and its number of {things}{phrase}", f"How many {things}{phrase} does each {said} have? List the {said} and the count"))
+        question = rng.choice(
+            (
+                f"For each {said}, how many {things} are there{phrase}",
+                f"Show the {said} and the number of {things}{phrase} for each",
+                f"List each {said} and its number of {things}{phrase}",
+                f"How many {things}{phrase} does each {said} have? List the {said} and the count",
+            )
+        )
     return question, f"SELECT {items} {source}"
 
 
@@ -319,11 +396,16 @@ def _versus_average(draft: _Draft) -> Said:
     if key is None or not columns:
         return None
     name, word = rng.choice((("AVG", "average"), ("AVG", "mean"), ("MAX", "maximum"), ("MIN", "minimum")))
-    operator, said = rng.choice(((">", rng.choice(MORE)), ("<", rng.choice(LESS)))) if name == "AVG" else ("=", "equal to")
+    operator, said = (
+        rng.choice(((">", rng.choice(MORE)), ("<", rng.choice(LESS)))) if name == "AVG" else ("=", "equal to")
+    )
     names = _listed([_say(draft, column) for column in columns])
     question = f"{rng.choice(ASK)} the {names} {_of(draft)} whose {_say(draft, key)} is {said} the {word}"
     inner = f"(SELECT {name}({_sql(key)}) FROM {quote(draft.table)})"
-    return question, f"SELECT {', '.join(map(_sql, columns))} FROM {quote(draft.table)} WHERE {_sql(key)} {operator} {inner}"
+    return (
+        question,
+        f"SELECT {', '.join(map(_sql, columns))} FROM {quote(draft.table)} WHERE {_sql(key)} {operator} {inner}",
+    )
 
 
 def _without(draft: _Draft) -> Said:
@@ -341,7 +423,11 @@ def _without(draft: _Draft) -> Said:
     inner = _Draft(draft.schema, rng, table, tables=[table])
     phrase, where = _where(inner, 0.35)
     negative = rng.random() < 0.75
-    verb = rng.choice(("do not have any", "have no", "are not in any", "never had")) if negative else rng.choice(("have", "are in", "have some"))
+    verb = (
+        rng.choice(("do not have any", "have no", "are not in any", "never had"))
+        if negative
+        else rng.choice(("have", "are in", "have some"))
+    )
     subject = rng.choice((f"the {_listed([_say(draft, column) for column in columns])} {_of(draft)}",))
     question = f"{rng.choice(ASK)} {subject} that {verb} {_things(table, rng)}{phrase}"
     selected = ", ".join(map(_sql, columns))
@@ -358,7 +444,9 @@ def _combined(draft: _Draft) -> Said:
     first, second = _condition(draft), _condition(draft)
     if not columns or first is None or second is None or first[1] == second[1] or " OR " in first[1] + second[1]:
         return None
-    word, operation = rng.choice((("and also", "INTERSECT"), ("but not", "EXCEPT"), ("or those", "UNION"), ("and those also", "INTERSECT")))
+    word, operation = rng.choice(
+        (("and also", "INTERSECT"), ("but not", "EXCEPT"), ("or those", "UNION"), ("and those also", "INTERSECT"))
+    )
     both = "both " if operation == "INTERSECT" and rng.random() < 0.5 else ""
     question = f"{rng.choice(ASK)} the {_say(draft, columns[0])} {_of(draft)} {both}{first[0]} {word} {second[0]}"
     arm = f"SELECT {_sql(columns[0])} FROM {draft.source()} WHERE "
