@@ -153,6 +153,20 @@ def weave(base: Path, adapter: Path, target: Path, quantisation: str) -> None:
     gguf.write(contents, target, quantisation, change)
 
 
+def trained_on(adapter: Path) -> str:
+    """The digest of the base that a checkpoint was trained on, from its run.json; empty where there is none."""
+    path = adapter / "run.json"
+    if not path.is_file():
+        return ""
+    try:
+        match json.loads(path.read_text(encoding="utf-8")):
+            case {"identity": {"base": str(digest)}}:
+                return digest
+    except ValueError as fault:
+        raise _unfit(path, f"not JSON ({fault})") from fault
+    return ""
+
+
 def adapter_digest(adapter: Path) -> str:
     """The identity of an adapter folder: its weights and its configuration, in hexadecimal.
 
