@@ -88,6 +88,29 @@ def reference(worker: Worker, sql: str, limits: Limits = LIMITS) -> Reference:
     return Reference(result.rows, len(result.columns), _ties(worker, sql, result, limits))
 
 
+def cut_in_a_tie(worker: Worker, sql: str, limits: Limits = LIMITS) -> bool:
+    """Whether the LIMIT of a gold query leaves out rows that rank with its last one, so that other answers are as good.
+
+    Raises:
+        QueryError: the query fails.
+    """
+    import sqlglot
+    from sqlglot import exp
+    from sqlglot.errors import SqlglotError
+
+    try:
+        tree = sqlglot.parse_one(sql, dialect="sqlite")
+    except SqlglotError:
+        return False
+    limit = tree.args.get("limit")
+    if limit is None or not tree.args.get("order") or not limit.expression.is_int:
+        return False
+    longer = int(limit.expression.name) + 1
+    limit.set("expression", exp.Literal.number(longer))
+    wanted = reference(worker, tree.sql("sqlite"), limits)
+    return len(wanted.rows) == longer and wanted.ties is not None and wanted.ties[-1] > 1
+
+
 def compare(found: Result, wanted: Reference) -> Match:
     """Compare rows with rows."""
     empty = not found.rows and not wanted.rows
@@ -170,7 +193,7 @@ def _permuted(found: Sequence[Row], wanted: Sequence[Row], width: int) -> bool:
 
 
 def _ties(worker: Worker, sql: str, result: Result, limits: Limits) -> tuple[int, ...] | None:
-    """Lengths of the runs of rows with equal ORDER BY keys, all 1 where keys are out of reach; None without ORDER BY."""
+    """Lengths of the runs of rows of equal rank, all 1 where their keys are out of reach; None without ORDER BY."""
     strict = (1,) * len(result.rows)
     keyed = _with_keys(sql, result)
     if keyed is None or not strict:
