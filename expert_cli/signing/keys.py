@@ -110,12 +110,11 @@ def save_pair(key: PrivateKey, private: Path, passphrase: str | None = None) -> 
         UsageError: one of the two files exists.
     """
     public = private.with_suffix(".pub")
+    for path in (private, public):
+        if path.exists():
+            raise UsageError(f"{path} exists and a key is never overwritten; name another file")
     for path, content, mode in ((private, key.pem(passphrase), 0o600), (public, key.public.pem, 0o644)):
-        try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        except FileExistsError as problem:
-            raise UsageError(f"{path} exists and a key is never overwritten; name another file") from problem
-        with os.fdopen(handle, "wb") as file:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(content)
     return public
 
