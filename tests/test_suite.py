@@ -142,6 +142,23 @@ def test_awkward_tables(tmp_path: Path) -> None:
         copies(tmp_path / "gone.db", [], tmp_path / "out")
 
 
+def test_references_that_lead_nowhere_are_mended(tmp_path: Path) -> None:
+    path = tmp_path / "dirty.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(
+            """
+            CREATE TABLE port (code TEXT PRIMARY KEY, city TEXT);
+            INSERT INTO port VALUES ('APG', 'Aberdeen'), ('ATO', 'Athens');
+            CREATE TABLE flight (number INTEGER, start TEXT REFERENCES port (code));
+            INSERT INTO flight VALUES (1, ' APG'), (2, ' ATO'), (3, ' APG'), (4, NULL), (5, ' ATO'), (6, ' APG');
+            """
+        )
+    for made in copies(path, [], tmp_path / "out"):
+        with closing(sqlite3.connect(made)) as db:
+            joined = db.execute("SELECT COUNT(*) FROM flight JOIN port ON start = code").fetchone()
+            assert joined == db.execute("SELECT COUNT(start) FROM flight").fetchone() > (0,)
+
+
 def test_literals() -> None:
     queries = [
         "SELECT * FROM t WHERE a = 5 AND t.B LIKE '%x%' AND c BETWEEN 1 AND 2.5",

@@ -38,7 +38,7 @@ Literals = Mapping[str, Sequence[int | float | str]]
 
 @dataclass(frozen=True)
 class Field:
-    """A column that may change: ``distinct`` where all its values differ, ``number``/``text`` where they are all such."""
+    """A column that may change; ``distinct`` where all its values differ, ``number`` or ``text`` where all are such."""
 
     name: str
     distinct: bool
@@ -48,13 +48,17 @@ class Field:
 
 @dataclass(frozen=True)
 class Relation:
-    """A table with its changeable columns and its integer ``key``; ``referred`` where another table points to it."""
+    """A table with its changeable columns and its integer ``key``; ``referred`` where another table points to it.
+
+    ``references`` are (column, table, column there) of the keys that are one column wide.
+    """
 
     name: str
     fields: tuple[Field, ...]
     columns: tuple[str, ...]
     key: str
     referred: bool
+    references: tuple[tuple[str, str, str], ...]
 
 
 def copies(path: Path, queries: Sequence[str], folder: Path, count: int = 3, seed: int = 1) -> list[Path]:
@@ -147,7 +151,8 @@ def _mutate(db: sqlite3.Connection, constants: Literals, random: Random) -> None
     db.execute("BEGIN")
     for (trigger,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
         db.execute(f"DROP TRIGGER {_quoted(trigger)}")
-    for relation in relations(db):
+    held = relations(db)
+    for relation in held:
         if relation.referred:
             _grow(db, relation, random)
         else:
@@ -155,6 +160,8 @@ def _mutate(db: sqlite3.Connection, constants: Literals, random: Random) -> None
         for field in relation.fields:
             _deal(db, relation, field, random)
             _plant(db, relation, field, constants.get(field.name.lower(), ()), random)
+    for relation in held:
+        _mend(db, relation, [table.name for table in held], random)
     db.execute("COMMIT")
 
 
@@ -189,7 +196,9 @@ def _relation(
             Field(name, count == different, plants and types <= {"integer", "real"}, plants and types <= {"text"})
         )
     key = primary[0][1] if len(primary) == 1 and primary[0][2].upper() == "INTEGER" else ""
-    return Relation(table, tuple(fields), tuple(row[1] for row in columns), key, referred)
+    wide = {key[0] for key in keys if key[1]}
+    references = tuple((key[3], key[2], key[4] or "rowid") for key in keys if key[0] not in wide)
+    return Relation(table, tuple(fields), tuple(row[1] for row in columns), key, referred, references)
 
 
 def _deal(db: sqlite3.Connection, relation: Relation, field: Field, random: Random) -> None:
@@ -253,6 +262,25 @@ def _grow(db: sqlite3.Connection, relation: Relation, random: Random) -> None:
     insert = f"INSERT OR IGNORE INTO {table} ({names}) SELECT {values} FROM {table} WHERE rowid = :row"  # noqa: S608
     chosen = random.sample(rows, random.randrange(1, 2 + len(rows) // 5))
     db.executemany(insert, [{"new": last + step, "row": row, "step": step} for step, row in enumerate(chosen, start=1)])
+
+
+def _mend(db: sqlite3.Connection, relation: Relation, tables: Sequence[str], random: Random) -> None:
+    """Point references that lead nowhere, as dirty data hold, at some row: an empty join tells nothing."""
+    changeable = {field.name.lower() for field in relation.fields}
+    names = {table.lower(): table for table in tables}
+    for column, target, there in relation.references:
+        if column.lower() not in changeable or target.lower() not in names:
+            continue
+        table, parent, own, other = map(_quoted, (relation.name, names[target.lower()], column, there))
+        lost = db.execute(
+            f"SELECT rowid FROM {table} AS t WHERE {own} IS NOT NULL AND "  # noqa: S608
+            f"NOT EXISTS (SELECT 1 FROM {parent} AS p WHERE p.{other} = t.{own}) ORDER BY rowid"
+        ).fetchall()
+        found = db.execute(f"SELECT rowid FROM {parent} WHERE {other} IS NOT NULL ORDER BY rowid").fetchall()  # noqa: S608
+        if found:
+            some = f"(SELECT {other} FROM {parent} WHERE rowid = ?)"  # noqa: S608
+            update = f"UPDATE OR IGNORE {table} SET {own} = {some} WHERE rowid = ?"  # noqa: S608
+            db.executemany(update, [(random.choice(found)[0], row) for (row,) in lost])
 
 
 def _rows(db: sqlite3.Connection, relation: Relation) -> list[int]:
