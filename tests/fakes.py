@@ -51,7 +51,7 @@ class FakeContext:
         path = Path(target)
         if not path.is_file():
             raise ContextError(f"{target} does not exist; name a database")
-        self.closed = False
+        self.closed = self.locked = False
         if path.suffix == ".sql":
             self.connection = sqlite3.connect(":memory:")
             self.connection.executescript(path.read_text())
@@ -70,6 +70,8 @@ class FakeContext:
         return "items(name, price)"
 
     def run(self, checked: Checked, limits: Limits) -> Result:
+        if self.locked:
+            raise ContextError("the database is locked; close the other program")
         try:
             found = self.connection.execute(checked.text)
             rows = found.fetchmany(limits.rows + 1)

@@ -46,6 +46,7 @@ CASES = [
     {"id": "f", "question": "right?", "db": "missing.sqlite", "gold": DEAR},
     {"id": "g", "question": "", "db": "shop.sqlite"},
     {"id": "h", "question": "right?", "db": "shop.sqlite", "gold": "SELECT nonsense"},
+    {"id": "j", "question": "nothing?", "db": "shop.sqlite", "gold": DEAR},
     {"id": "i", "question": "right? with \u2028 in it", "db": "shop.sqlite"},
 ]
 
@@ -71,18 +72,18 @@ def test_predictions_and_report(tmp_path: Path, jobs: int) -> None:
     out = tmp_path / "out"
     report = evaluate(scripted, read_cases(written(tmp_path)), out, jobs=jobs)
     found = predictions(out)
-    assert [line["id"] for line in found] == ["a", "2", "c", "d", "e", "f", "g", "h", "i"]
-    assert [line["status"] for line in found] == ["ok"] * 4 + ["unanswered", "error", "error", "ok", "ok"]
+    assert [line["id"] for line in found] == ["a", "2", "c", "d", "e", "f", "g", "h", "j", "i"]
+    assert [line["status"] for line in found] == ["ok"] * 4 + ["unanswered", "error", "error", "ok", "ok", "ok"]
     assert all(list(line) == ["id", "sql", "status", "ms", "tokens", "error"] for line in found)
     assert (found[1]["sql"], found[1]["tokens"], found[4]["sql"]) == (DEAR + ";", 8, None)
     assert ("no such column" in found[4]["error"], "missing.sqlite" in found[5]["error"]) == (True, True)
     assert report == json.loads((out / "report.json").read_text())
-    assert (report["scored"], report["correct"], report["both_empty"]) == (6, 3, 1)
-    assert report["accuracy"] == 0.5
+    assert (report["scored"], report["correct"], report["both_empty"]) == (7, 3, 1)
+    assert report["accuracy"] == pytest.approx(3 / 7, abs=1e-4)
     assert report["by_hardness"] == {"easy": {"cases": 2, "accuracy": 1.0}, "hard": {"cases": 1, "accuracy": 0.0}}
-    assert report["status"] == {"ok": 6, "unanswered": 1, "error": 2}
-    assert report["first"] == {"checked": pytest.approx(5 / 7, abs=1e-4), "executed": pytest.approx(5 / 7, abs=1e-4)}
-    assert "| execution accuracy | 0.500 (3 of 6) |" in (out / "report.md").read_text()
+    assert report["status"] == {"ok": 7, "unanswered": 1, "error": 2}
+    assert report["first"] == {"checked": pytest.approx(6 / 8, abs=1e-4), "executed": pytest.approx(6 / 8, abs=1e-4)}
+    assert "| execution accuracy | 0.429 (3 of 7) |" in (out / "report.md").read_text()
     assert sorted(path.name for path in out.iterdir()) == ["predictions.jsonl", "report.json", "report.md"]
 
 
@@ -121,8 +122,10 @@ def test_a_killed_evaluation_resumes(tmp_path: Path) -> None:
     kept = (out / UNFINISHED).read_bytes()
     with (out / UNFINISHED).open("ab") as file:
         file.write(b'{"id": "e", "status": "o')  # the line that the kill cut
+    with pytest.raises(RuntimeError, match="stop"):  # and a second time, just after it went on
+        evaluate(scripted, read_cases(tmp_path / "cases.jsonl"), out, told=stop)
     report = evaluate(scripted, read_cases(tmp_path / "cases.jsonl"), out)
-    assert report["resumed"] == kept.count(b"\n") - 1 >= 3
+    assert report["resumed"] == kept.count(b"\n") >= 4
     fresh = evaluate(scripted, read_cases(tmp_path / "cases.jsonl"), tmp_path / "fresh")
     timeless = [[{**line, "ms": 0} for line in predictions(folder)] for folder in (out, tmp_path / "fresh")]
     assert timeless[0] == timeless[1]

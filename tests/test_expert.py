@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fakes import FakeTask, expert, shop
+from fakes import FakeContext, FakeTask, expert, shop
 
 from expert_cli import answer as kinds
 from expert_cli.answer import Answered, Draft, Linked, Read, Tried, Written
@@ -113,6 +113,23 @@ def test_what_the_task_refuses_is_not_a_candidates_fault(tmp_path: Path) -> None
 def test_one_target_and_only_one(target: dict[str, str]) -> None:
     with pytest.raises(UsageError, match="either a database"):
         expert({}).ask("which?", **target)  # type: ignore[arg-type]
+
+
+def test_a_database_that_cannot_be_read_ends_the_trial(tmp_path: Path) -> None:
+    with expert({"?": [NAMES, NAMES]}).open(shop(tmp_path)) as session:
+        assert isinstance(session.context, FakeContext)
+        session.context.locked = True
+        with pytest.raises(ContextError, match="locked"):
+            session.ask("which?")
+
+
+@pytest.mark.parametrize("how", ["ask", "stream"])
+def test_a_single_question_closes_its_database(tmp_path: Path, how: str) -> None:
+    asked = expert({"?": [NAMES]})
+    found = getattr(asked, how)("which?", shop(tmp_path))
+    assert found if how == "ask" else list(found)
+    assert isinstance(asked.task, FakeTask)
+    assert asked.task.opened.closed
 
 
 def test_a_session_loads_the_model_once_and_closes_its_database(tmp_path: Path) -> None:
