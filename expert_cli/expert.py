@@ -47,7 +47,7 @@ class Writer(Protocol):
     def write(
         self, prompt: str, binding: Binding, *, width: int, max_tokens: int
     ) -> Generator[Read | Written, None, list[Draft]]:
-        """Yield progress; return at most ``width`` drafts, the most probable first.
+        """Yield :class:`Read`, then progress; return at most ``width`` drafts, the most probable first.
 
         Raises:
             ContextError: the prompt does not fit the base's context.
@@ -175,18 +175,10 @@ class Session:
         prompt = render(linked.messages(), writer.template)
         yield Linked(prompt)
         began = perf_counter()
-        reading = writer.write(prompt, linked.binding(), width=decoding.candidates, max_tokens=decoding.max_tokens)
-        read = began
-        drafts: list[Draft] = []
-        while True:
-            try:
-                event = next(reading)
-            except StopIteration as end:
-                drafts = end.value
-                break
-            if isinstance(event, Read):
-                read = perf_counter()
-            yield event
+        steps = writer.write(prompt, linked.binding(), width=decoding.candidates, max_tokens=decoding.max_tokens)
+        yield next(steps)
+        read = perf_counter()
+        drafts = yield from steps
         written = perf_counter()
         trial = Trial(self.context, linked, limits or Limits(), run and self.runs)
         yield from trial.choose(drafts, self.expert.prefer_rows)

@@ -49,7 +49,7 @@ class ModelWriter:
     def write(
         self, prompt: str, binding: Binding, *, width: int, max_tokens: int
     ) -> Generator[Read | Written, None, list[Draft]]:
-        """Yield progress; return at most ``width`` drafts, the most probable first.
+        """Yield :class:`Read`, then the leading text; return at most ``width`` drafts, the most probable first.
 
         Raises:
             ContextError: the prompt does not fit the base's context.
@@ -63,12 +63,15 @@ class ModelWriter:
                 f"{self.model.context - SHORTEST}; ask a shorter question"
             )
         self.model.prefill(read)
-        yield Read(len(read))
+        yield Read(len(read), self.model.reused)
         matcher = self._matcher(binding)
-        found = decode.beam(self.model, read, matcher, self.end, width=width, max_tokens=min(max_tokens, room - 1))
-        if found:
-            yield Written(found[0].text)
-        return [Draft(one.text, one.logprob, len(one.tokens), one.finished) for one in found]
+        steps = decode.search(self.model, read, matcher, self.end, width=width, max_tokens=max_tokens)
+        while True:
+            try:
+                yield Written(next(steps).text)
+            except StopIteration as stop:
+                found: list[decode.Candidate] = stop.value
+                return [Draft(one.text, one.logprob, len(one.tokens), one.finished) for one in found]
 
     def _matcher(self, binding: Binding) -> decode.Matcher | None:
         if self.grammar is None:
