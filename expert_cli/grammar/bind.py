@@ -21,21 +21,26 @@ from typing import Any
 
 from expert_cli.errors import GrammarError
 from expert_cli.grammar import gbnf
-from expert_cli.grammar.nodes import EMPTY, Choice, Grammar, Node, Reference, Repeat, Sequence, references
+from expert_cli.grammar.nodes import EMPTY, Choice, Grammar, Node, Reference, Repeat, Sequence, closure, references
 from expert_cli.task import Binding
 
 NEVER = "[]"
-_SCOPED = re.compile(r"(.+)-(s[0-9]+)")
+SCOPED = re.compile(r"(.+)-(s[0-9]+)")
 _CONTINUED = "then-"
 
 
 @dataclass(frozen=True)
 class Instance:
-    """One rule of a closed grammar: ``node`` as its template or body has it, references renamed by ``names``."""
+    """One rule of a closed grammar: ``node`` as its template or body has it, references renamed by ``names``.
+
+    ``kind`` and ``kinds`` are the same names without scopes: rules of one kind differ by scope alone.
+    """
 
     name: str
     node: Node
     names: Mapping[str, str]
+    kind: str
+    kinds: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -75,14 +80,8 @@ def template(text: str, name: str = "grammar") -> Template:
     """
     grammar = gbnf.parse(_declare_openings(text), name)
     opens = frozenset(hook for hook, about in grammar.hooks.items() if about.startswith("(opens)"))
-    scoped = {hook for hook, about in grammar.hooks.items() if about.startswith("(scoped)")}
-    grew = True
-    while grew:
-        new = {
-            rule for rule, node in grammar.rules.items() if rule not in scoped and scoped.intersection(references(node))
-        }
-        scoped |= new
-        grew = bool(new)
+    hooks = {hook for hook, about in grammar.hooks.items() if about.startswith("(scoped)")}
+    scoped = closure(grammar.rules, _mentions, hooks)
     return Template(grammar.rules, grammar.hooks, frozenset(scoped), opens)
 
 
@@ -128,8 +127,16 @@ class _Key:
     then: str = ""
 
     @property
+    def kind(self) -> str:
+        return f"{self.rule}-{self.then}" if self.then else self.rule
+
+    @property
     def name(self) -> str:
-        return "-".join(part for part in (self.rule, self.then, self.scope) if part)
+        return f"{self.kind}-{self.scope}" if self.scope else self.kind
+
+    @property
+    def body(self) -> str:
+        return f"{self.rule}-{self.scope}" if self.scope else self.rule
 
 
 class _Closing:
@@ -141,14 +148,8 @@ class _Closing:
 
     def _continued(self) -> set[str]:
         """Bodies that lead to a continuation, and so are copied for each one."""
-        used = {name: set(references(node)) for name, node in self.bodies.items()}
-        found = {name for name, names in used.items() if any(one.startswith(_CONTINUED) for one in names)}
-        grew = True
-        while grew:
-            new = {name for name, names in used.items() if name not in found and names & found}
-            found |= new
-            grew = bool(new)
-        return found
+        continuing = {one for node in self.bodies.values() for one in references(node) if one.startswith(_CONTINUED)}
+        return closure(self.bodies, _mentions, continuing)
 
     def closed(self) -> Closed:
         instances: dict[_Key, Instance] = {}
@@ -159,7 +160,9 @@ class _Closing:
                 continue
             node = self.node(key)
             keys = {name: self.key(name, key) for name in references(node)}
-            instances[key] = Instance(key.name, node, {name: target.name for name, target in keys.items()})
+            names = {name: target.name for name, target in keys.items()}
+            kinds = {name: target.kind for name, target in keys.items()}
+            instances[key] = Instance(key.name, node, names, key.kind, kinds)
             pending.extend(keys.values())
         return Closed(tuple(instances.values()))
 
@@ -169,10 +172,9 @@ class _Closing:
             if node is None:
                 raise GrammarError(f"rule {key.name!r} can match nothing: its hooks are empty; offer it more names")
             return node
-        body = f"{key.rule}-{key.scope}" if key.scope else key.rule
-        if body not in self.bodies:
-            raise GrammarError(f"the binding has no body for {body!r}; it must give one for every hook of the template")
-        return self.bodies[body]
+        if key.body not in self.bodies:
+            raise GrammarError(f"the binding has no body for {key.body!r}; it must give one for every hook")
+        return self.bodies[key.body]
 
     def key(self, name: str, user: _Key) -> _Key:
         """What a reference ``name`` in the rule ``user`` means."""
@@ -183,30 +185,24 @@ class _Closing:
                 if name.startswith(opening + "-"):
                     return _Key(opening, then=name[len(opening) + 1 :])
             return _Key(name)
-        if name.startswith(_CONTINUED):
-            return _Key(user.then, name[len(_CONTINUED) :])
-        if name in self.continued:
-            return _Key(name, then=user.then)
-        if name in self.bodies or name in self.template.rules:
-            return _Key(name)
-        scoped = _SCOPED.fullmatch(name)
-        return _Key(scoped[1], scoped[2]) if scoped else _Key(name)
+        scoped = SCOPED.fullmatch(name)
+        rule, scope = (scoped[1], scoped[2]) if scoped else (name, "")
+        if rule + "-" == _CONTINUED:
+            return _Key(user.then, scope)
+        return _Key(rule, scope, user.then if name in self.continued else "")
 
     def _missing(self, scope: str) -> frozenset[str]:
         names = (name.removesuffix("-" + scope) if scope else name for name in self.never)
         return frozenset(name for name in names if name in self.template.hooks)
 
 
+def _mentions(node: Node, names: set[str]) -> bool:
+    return any(name in names for name in references(node))
+
+
 def _prune(rules: Mapping[str, Node], never: Iterable[str]) -> dict[str, Node | None]:
-    gone = set(never)
-    kept: dict[str, Node | None] = dict(rules)
-    grew = True
-    while grew:
-        kept = {name: _without(node, gone) for name, node in rules.items()}
-        new = {name for name, node in kept.items() if node is None} - gone
-        gone |= new
-        grew = bool(new)
-    return kept
+    gone = closure(rules, lambda node, names: _without(node, names) is None, never)
+    return {name: _without(node, gone) for name, node in rules.items()}
 
 
 def _without(node: Node, gone: set[str]) -> Node | None:

@@ -1,30 +1,21 @@
-"""Print a closed grammar for the engines: llguidance's Lark, and flat GBNF for llama.cpp and everything else.
-
-llguidance reads text with a greedy lexer that looks one byte ahead. So a rule is never promoted to a terminal as a
-whole; terminals are the literals as written, and the stretches of character classes that no reference interrupts.
-"""
+"""Print a closed grammar for the engines: llguidance's Lark, and flat GBNF for llama.cpp and everything else."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 from expert_cli.grammar.bind import Closed
-from expert_cli.grammar.nodes import (
-    Choice,
-    Class,
-    Literal,
-    Node,
-    Reference,
-    Repeat,
-    Sequence,
-    Token,
-    children,
-)
+from expert_cli.grammar.lexemes import Division, Part, Terminal, divide, parts
+from expert_cli.grammar.nodes import Choice, Class, Literal, Node, Reference, Repeat, Sequence, Token
+from expert_cli.grammar.tokens import Vocabulary
+
+MOST_EMITTED = 20_000  # rules kept printed
 
 Piece = str | Reference
-_REGEX_SPECIAL = set("\\/[](){}.*+?|^$-&~#\"'<>=!,:; @%`_")
-_pieces: dict[int, tuple[Node, tuple[Piece, ...]]] = {}
+Tokens = Callable[[str], int]
+"""Gives the id of a token that a grammar names."""
 
 
 def gbnf(closed: Closed) -> str:
@@ -32,113 +23,89 @@ def gbnf(closed: Closed) -> str:
     return str(closed.grammar())
 
 
-def lark(closed: Closed, token: Callable[[str], int]) -> str:
-    """``closed`` for llguidance; ``token`` gives the id of a token that the grammar names.
+def lark(closed: Closed, vocabulary: Vocabulary) -> str:
+    """``closed`` for llguidance.
 
     Raises:
-        GrammarError: the tokenizer lacks a token that the grammar names.
+        GrammarError: the vocabulary lacks a token that the grammar names.
     """
+    division = divide(closed)
     lines = ["%llguidance {}"]
     for index, rule in enumerate(closed.instances):
-        parts = [part if isinstance(part, str) else _rule(rule.names[part.name]) for part in _cached(rule.node, token)]
-        lines.append(("start" if index == 0 else _rule(rule.name)) + ": " + "".join(parts))
+        names = rule.names
+        pieces = _emitted(rule.node, division, vocabulary)
+        text = "".join([piece if isinstance(piece, str) else _rule(names[piece.name]) for piece in pieces])
+        lines.append(f"{_rule(rule.name) if index else 'start'}: {text}")
     return "\n".join(lines) + "\n"
 
 
+def _emitted(node: Node, division: Division, vocabulary: Vocabulary) -> tuple[Piece, ...]:
+    """The text of ``node`` between its references; template rules are printed once per vocabulary."""
+    key = (id(node), id(division))
+    known = vocabulary.emitted.get(key)
+    if known is None:
+        pieces: list[Piece] = []
+        for piece in _pieces(parts(node, division), vocabulary.token):
+            if isinstance(piece, str) and pieces and isinstance(last := pieces[-1], str):
+                pieces[-1] = last + piece
+            else:
+                pieces.append(piece)
+        if len(vocabulary.emitted) > MOST_EMITTED:
+            vocabulary.emitted.clear()
+        # node and division are kept, so that their ids stay theirs
+        known = vocabulary.emitted[key] = (node, division, tuple(pieces))
+    return known[2]
+
+
+@lru_cache(maxsize=8192)
 def _rule(name: str) -> str:
     """A Lark rule name: ``-`` and capitals are spelled so that two names never meet."""
     spelled = "".join("__" if char == "-" else "_" + char.lower() if char.isupper() else char for char in name)
     return "r" + spelled
 
 
-def _cached(node: Node, token: Callable[[str], int]) -> tuple[Piece, ...]:
-    return tuple(_join(_node(node, token)))
-
-
-def _join(parts: list[Piece]) -> list[Piece]:
-    joined: list[Piece] = []
-    for part in parts:
-        if isinstance(part, str) and joined and isinstance(joined[-1], str):
-            joined[-1] += part
-        else:
-            joined.append(part)
-    return joined
-
-
-def _node(node: Node, token: Callable[[str], int]) -> list[Piece]:
-    match node:
+def _pieces(part: Part, token: Tokens) -> Iterable[Piece]:
+    match part:
         case Literal(text):
-            return [json.dumps(text, ensure_ascii=False)]
-        case Class():
-            return [f"/{_regex(node)}/"]
+            yield json.dumps(text, ensure_ascii=False)
         case Token():
-            return [_tokens((node,), token)]
+            yield _tokens((part,), token)
         case Reference():
-            return [node]
-        case Sequence(items):
-            return _sequence(items, token)
-        case Choice(options):
-            return _choice(options, token)
-        case Repeat(item, low, high):
-            if _regular(node):
-                return [f"/{_regex(node)}/"]
-            return ["(", *_node(item, token), ")" + _quantifier(low, high)]
+            yield part
+        case Terminal(node):
+            yield f"/{_regex(node)}/"
+        case ("alt", options, _, _):
+            yield "("
+            yield from _options(options, token)
+            yield ")"
+        case ("rep", (item,), low, high):
+            yield "("
+            yield from _pieces(item, token)
+            yield ")" + _quantifier(low, high)
+        case (_, items, _, _):
+            for index, item in enumerate(items):
+                yield " " if index else ""
+                yield from _pieces(item, token)
 
 
-def _sequence(items: tuple[Node, ...], token: Callable[[str], int]) -> list[Piece]:
-    """Neighbours without references become one terminal where a character class is among them."""
-    parts: list[Piece] = []
-    run: list[Node] = []
-    for item in (*items, None):
-        if item is not None and _plain(item):
-            run.append(item)
-            continue
-        if any(_regular(part) for part in run):
-            parts += [" /" + "".join(_regex(part) for part in run) + "/"]
-        else:
-            parts += [piece for part in run for piece in (" ", *_grouped(part, token))]
-        run = []
-        if item is not None:
-            parts += [" ", *_grouped(item, token)]
-    return parts
-
-
-def _choice(options: tuple[Node, ...], token: Callable[[str], int]) -> list[Piece]:
-    if all(_plain(option) for option in options) and any(_regular(option) for option in options):
-        return ["/" + "|".join(_regex(option) for option in options) + "/"]
+def _options(options: tuple[Part, ...], token: Tokens) -> Iterable[Piece]:
+    """Alternatives; those that are one token each become one set of tokens."""
     named = tuple(option for option in options if isinstance(option, Token) and not option.negated)
-    parts: list[Piece] = [_tokens(named, token)] if named else []
-    for option in options:
-        if not (isinstance(option, Token) and not option.negated):
-            parts += [" | " if parts else "", *_node(option, token)]
-    return parts
+    rest = [option for option in options if not (isinstance(option, Token) and not option.negated)]
+    if named:
+        yield _tokens(named, token)
+    for index, option in enumerate(rest):
+        yield " | " if index or named else ""
+        yield from _pieces(option, token)
 
 
-def _grouped(node: Node, token: Callable[[str], int]) -> list[Piece]:
-    return ["(", *_node(node, token), ")"] if isinstance(node, Choice) else _node(node, token)
-
-
-def _plain(node: Node) -> bool:
-    """Whether ``node`` holds neither references nor tokens."""
-    return not isinstance(node, Reference | Token) and all(_plain(part) for part in children(node))
-
-
-def _regular(node: Node) -> bool:
-    """Whether ``node`` is plain and holds a character class."""
-    return _plain(node) and _holds_class(node)
-
-
-def _holds_class(node: Node) -> bool:
-    return isinstance(node, Class) or any(_holds_class(part) for part in children(node))
-
-
-def _tokens(tokens: tuple[Token, ...], token: Callable[[str], int]) -> str:
+def _tokens(tokens: tuple[Token, ...], token: Tokens) -> str:
     if len(tokens) == 1 and tokens[0].negated:
         return f"<[^{_id(tokens[0], token)}]>"
     return "<[" + ",".join(str(number) for number in sorted({_id(one, token) for one in tokens})) + "]>"
 
 
-def _id(node: Token, token: Callable[[str], int]) -> int:
+def _id(node: Token, token: Tokens) -> int:
     return int(node.name[1:-1]) if node.name.startswith("[") else token(f"<{node.name}>")
 
 

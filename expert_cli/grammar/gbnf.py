@@ -25,7 +25,7 @@ from expert_cli.grammar.nodes import (
     Token,
 )
 
-LONGEST = 8 << 20  # characters of text
+LONGEST = 4 << 20  # characters of text
 DEEPEST = 64  # groups inside groups
 MOST_REPETITIONS = 2000  # llama.cpp reads a larger maximum as "no limit" and refuses a larger minimum
 
@@ -84,6 +84,7 @@ class _Reader:
         self.text = text
         self.at = 0
         self.depth = 0
+        self.chain = 0
         self.problems: list[tuple[int, str]] = []
         self.rules: dict[str, Node] = {}
         self.defined: dict[str, int] = {}
@@ -102,6 +103,7 @@ class _Reader:
             try:
                 self.rule()
             except _Stop as stop:
+                self.depth = 0
                 self.problems.append((stop.offset, stop.message))
                 following = _RULE_START.search(self.text, max(stop.offset, self.at) + 1)
                 self.at = following.start() if following else len(self.text)
@@ -271,6 +273,9 @@ class _Reader:
             self.problems.append((start, f"{match.group()} repeats more than {MOST_REPETITIONS} times"))
         if high is not None and high < low:
             self.problems.append((start, f"{match.group()}: the maximum is below the minimum"))
+        self.chain = self.chain + 1 if isinstance(items[-1], Repeat) else 1
+        if self.chain > DEEPEST:
+            raise _Stop(start, f"more than {DEEPEST} repetitions of repetitions; one is enough")
         items[-1] = Repeat(items[-1], low, high)
 
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from llguidance import LLMatcher, LLTokenizer
+from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+from tokenizers import Tokenizer
 
 from expert_cli.errors import GrammarError
 from expert_cli.grammar import emit
@@ -49,7 +50,6 @@ class Matcher:
         self.tokens: list[int] = []
         self.written = ""
         self._bytes = b""
-        self._tokenizer = tokenizer(vocabulary)
         self._state = binding.state("")
         self._matcher = self._compile()
         self._mask: Mask | None = None
@@ -94,13 +94,13 @@ class Matcher:
         if self._matcher.try_consume_tokens([token]) != 1:
             if self._matcher.is_error():
                 raise GrammarError(f"{_reason(self._matcher)}; shorten the grammar's rules")
-            text = self._tokenizer.decode_str([token])
+            text = self.vocabulary.pieces[token].decode("utf-8", "replace")
             raise GrammarError(f"token {token} ({text!r}) cannot follow {self.written!r}; sample under the mask")
         self._mask = None
         self.tokens.append(token)
         if token in self.vocabulary.ends:
             return
-        self._bytes += self._tokenizer.decode_bytes([token])
+        self._bytes += self.vocabulary.pieces[token]
         self.written = self._bytes.decode("utf-8", errors="ignore")
         state = self.binding.state(self.written)
         if state != self._state:
@@ -125,16 +125,32 @@ class Matcher:
 
     def _compile(self) -> Any:
         closed = bind(self.template, self.binding, self._state)
-        return compiled(self.vocabulary, emit.lark(closed, self.vocabulary.token)).deep_copy()
+        return compiled(self.vocabulary, emit.lark(closed, self.vocabulary)).deep_copy()
+
+
+class _Tokens:
+    """What llguidance asks of a tokenizer. Text never becomes a special token, whatever it looks like."""
+
+    bos_token_id = None
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.eos_token_id = vocabulary.ends[0]
+        self.tokens = vocabulary.pieces
+        self.special_token_ids = sorted(vocabulary.special)
+        self._tokenizer = Tokenizer.from_str(vocabulary.text)
+        self._tokenizer.encode_special_tokens = True
+
+    def __call__(self, text: bytes | str) -> list[int]:
+        text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+        found: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return found
 
 
 def tokenizer(vocabulary: Vocabulary) -> Any:
     """llguidance's tokenizer for ``vocabulary``, made once."""
     key = id(vocabulary)
     if key not in _tokenizers:
-        built = LLTokenizer(
-            vocabulary.text, n_vocab=vocabulary.size, eos_token=list(vocabulary.ends), slices=list(SLICES)
-        )
+        built = LLTokenizer(TokenizerWrapper(_Tokens(vocabulary)), eos_token=list(vocabulary.ends), slices=list(SLICES))
         _tokenizers[key] = (vocabulary, built)
     return _tokenizers[key][1]
 

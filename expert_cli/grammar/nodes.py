@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 ESCAPES = {"\t": "\\t", "\r": "\\r", "\n": "\\n", "\\": "\\\\"}
@@ -100,6 +100,25 @@ def references(node: Node) -> Iterator[str]:
         if isinstance(part, Reference):
             yield part.name
         pending.extend(children(part))
+
+
+def closure(rules: Mapping[str, Node], holds: Callable[[Node, set[str]], bool], start: Iterable[str] = ()) -> set[str]:
+    """The least set of names that includes ``start`` and every rule whose node ``holds`` given the set.
+
+    ``holds`` must stay true as the set grows. Each rule is asked once, and again when a name that it mentions joins.
+    """
+    found = set(start)
+    users: dict[str, list[str]] = {}
+    for name, node in rules.items():
+        for used in set(references(node)):
+            users.setdefault(used, []).append(name)
+    pending = list(rules)
+    while pending:
+        name = pending.pop()
+        if name not in found and holds(rules[name], found):
+            found.add(name)
+            pending.extend(users.get(name, ()))
+    return found
 
 
 def write(node: Node) -> str:

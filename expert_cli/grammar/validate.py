@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from collections.abc import Sequence as Many
 
 from expert_cli.grammar.gbnf import MOST_REPETITIONS, Fault, Source
 from expert_cli.grammar.nodes import (
@@ -16,7 +17,7 @@ from expert_cli.grammar.nodes import (
     Sequence,
     Token,
     children,
-    references,
+    closure,
 )
 
 LARGEST = 500_000  # nodes of the tree
@@ -37,14 +38,15 @@ def structural(source: Source) -> Iterator[Fault]:
     empty = nullable(rules)
     for name, node in rules.items():
         place = source.place(source.defined[name])
-        if any(isinstance(part, Repeat) and part.high is None and _empty(part.item, empty) for part in _walk(node)):
-            yield Fault(*place, f"rule {name!r} repeats without limit something that can be empty")
+        if any(isinstance(part, Repeat) and part.high is None and _may_be_nothing(part, rules) for part in _walk(node)):
+            yield Fault(*place, f"rule {name!r} repeats without limit an alternative that is empty; leave that one out")
         cost = _expansion(node)
         if cost > MOST_REPETITIONS:
             yield Fault(*place, f"rule {name!r} expands to {cost} repeated parts, more than {MOST_REPETITIONS}")
     for name in _left_recursive(rules, empty):
         yield Fault(*source.place(source.defined[name]), f"rule {name!r} is left-recursive; put what it repeats last")
-    for name in rules.keys() - _finite(rules):
+    open_ends = [name for name in source.used if name not in rules]
+    for name in rules.keys() - closure(rules, _ends, open_ends):
         yield Fault(*source.place(source.defined[name]), f"rule {name!r} never ends: every alternative needs itself")
     if sum(1 for node in rules.values() for _ in _walk(node)) > LARGEST:
         yield Fault(1, 1, f"the grammar has more than {LARGEST} parts")
@@ -52,18 +54,7 @@ def structural(source: Source) -> Iterator[Fault]:
 
 def nullable(rules: Mapping[str, Node]) -> set[str]:
     """Names of the rules that can match the empty text; hooks never do."""
-    found: set[str] = set()
-    users: dict[str, set[str]] = {}
-    for name, node in rules.items():
-        for used in references(node):
-            users.setdefault(used, set()).add(name)
-    pending = list(rules)
-    while pending:
-        name = pending.pop()
-        if name in rules and name not in found and _empty(rules[name], found):
-            found.add(name)
-            pending.extend(users.get(name, ()))
-    return found
+    return closure(rules, _empty)
 
 
 def _empty(node: Node, empty: set[str]) -> bool:
@@ -80,6 +71,12 @@ def _empty(node: Node, empty: set[str]) -> bool:
             return any(_empty(option, empty) for option in options)
         case Repeat(item, low, _):
             return low == 0 or _empty(item, empty)
+
+
+def _may_be_nothing(repeat: Repeat, rules: Mapping[str, Node]) -> bool:
+    """Whether llama.cpp takes the endless ``repeat`` for left recursion: its item has an empty alternative."""
+    item = rules.get(repeat.item.name, repeat.item) if isinstance(repeat.item, Reference) else repeat.item
+    return EMPTY in (item.options if isinstance(item, Choice) else (item,))
 
 
 def _walk(node: Node) -> Iterator[Node]:
@@ -109,45 +106,54 @@ def _leftmost(node: Node, empty: set[str]) -> Iterator[str]:
 
 
 def _left_recursive(rules: Mapping[str, Node], empty: set[str]) -> list[str]:
-    """Rules on a cycle of leftmost references, found with an explicit stack: the input may be hostile."""
+    """Rules on a cycle of leftmost references."""
     edges = {name: sorted(set(_leftmost(node, empty)) & rules.keys()) for name, node in rules.items()}
-    return [name for name in rules if name in edges and _component(name, edges)]
+    return [name for group in _cycles(edges) for name in group]
 
 
-def _component(start: str, edges: Mapping[str, list[str]]) -> bool:
-    seen: set[str] = set()
-    pending = list(edges[start])
-    while pending:
-        name = pending.pop()
-        if name == start:
-            return True
-        if name not in seen:
-            seen.add(name)
-            pending.extend(edges[name])
-    return False
+def _cycles(edges: Mapping[str, Many[str]]) -> Iterator[list[str]]:
+    """The strongly connected groups that hold a cycle (Tarjan, with an explicit stack: the input may be hostile)."""
+    order: dict[str, int] = {}
+    low: dict[str, int] = {}
+    open_: list[str] = []
+    for start in edges:
+        if start in order:
+            continue
+        path = [(start, iter(edges[start]))]
+        order[start] = low[start] = len(order)
+        open_.append(start)
+        while path:
+            name, following = path[-1]
+            after = next(following, None)
+            if after is None:
+                path.pop()
+                if path:
+                    low[path[-1][0]] = min(low[path[-1][0]], low[name])
+                if low[name] == order[name]:
+                    group = open_[open_.index(name) :] if open_[-1] != name else [name]
+                    del open_[-len(group) :]
+                    low |= dict.fromkeys(group, len(edges))
+                    if len(group) > 1 or name in edges[name]:
+                        yield group
+            elif after not in order:
+                order[after] = low[after] = len(order)
+                open_.append(after)
+                path.append((after, iter(edges[after])))
+            else:
+                low[name] = min(low[name], low[after] if low[after] < len(edges) else order[name])
 
 
-def _finite(rules: Mapping[str, Node]) -> set[str]:
-    """Names of the rules that can produce some text of finite length; undefined names count as finite."""
-    found: set[str] = set()
-    grew = True
-    while grew:
-        new = {name for name, node in rules.items() if name not in found and _ends(node, found, rules)}
-        found |= new
-        grew = bool(new)
-    return found
-
-
-def _ends(node: Node, found: set[str], rules: Mapping[str, Node]) -> bool:
+def _ends(node: Node, found: set[str]) -> bool:
+    """Whether ``node`` can end, the rules in ``found`` being able to."""
     match node:
         case Reference(name):
-            return name in found or name not in rules
+            return name in found
         case Sequence(items):
-            return all(_ends(item, found, rules) for item in items)
+            return all(_ends(item, found) for item in items)
         case Choice(options):
-            return any(_ends(option, found, rules) for option in options)
+            return any(_ends(option, found) for option in options)
         case Repeat(item, low, _):
-            return low == 0 or _ends(item, found, rules)
+            return low == 0 or _ends(item, found)
         case _:
             return True
 

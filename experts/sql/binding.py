@@ -19,8 +19,9 @@ MOST_JOINS = 4
 EAGER = 64  # table sets written out at once; beyond that, joins unfold one table at a time
 SMALL = range(11)  # whole numbers that both surfaces may write as digits
 
-# A scope that is not known yet: nothing but a control character may follow, and before that the scope is known.
-LATER = '" SELECT" [\\x01-\\x08]'
+# What cannot be written: it follows the text after which the next state is asked for.
+NOTHING = "[\\x01-\\x08]"
+LATER = f'" SELECT" {NOTHING}'
 
 _WORD = re.compile(r"'(?:[^']|'')*'?|\"(?:[^\"]|\"\")*\"?|<[a-z]+[0-9]*>|[^\s'\"<>(),=.]+|\S")
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -108,9 +109,12 @@ class SqlBinding:
         """The hook bodies of ``state``."""
         known = [mask for mask in state if mask > 0]
         rules = dict(self._fixed)
+        seen = set(self._eager or map(abs, state))
+        starts = (f"{self._name(n)} {f'joined-s{1 << n}' if 1 << n in seen else 'joining'}" for n in self._all())
+        rules["from"] = f'"FROM" ({" | ".join(starts)})'
         for mask in known:
             rules |= self._columns(mask)
-        for mask in self._eager or sorted({abs(mask) for mask in state} | {1 << n for n in range(len(self.tables))}):
+        for mask in self._eager or sorted({abs(mask) for mask in state}):
             rules[f"joined-s{mask}"] = self._joined(mask, mask in known, set(state))
         return rules
 
@@ -174,7 +178,7 @@ class SqlBinding:
         return range(len(self.tables))
 
     def _joined(self, mask: int, known: bool, state: set[int]) -> str:
-        options = [f"then-s{mask}" if known else LATER]
+        options = [f"then-s{mask}" if known else "later"]
         for other in self._partners(mask):
             pairs = [
                 (place, other, *pair)
@@ -185,7 +189,7 @@ class SqlBinding:
             menu = " | ".join(f'{self._column(a, one)} " =" {self._column(b, two)}' for a, b, one, two in pairs)
             turned = " | ".join(f'{self._column(b, two)} " =" {self._column(a, one)}' for a, b, one, two in pairs)
             wider = mask | 1 << other
-            then = f"joined-s{wider}" if self._eager or {wider, -wider} & state else f'" JOIN" | {LATER}'
+            then = f"joined-s{wider}" if self._eager or {wider, -wider} & state else "joining"
             options.append(f'" LEFT"? " JOIN" {self._name(other)} " ON" ({menu} | {turned}) ({then})')
         return " | ".join(options)
 
@@ -207,6 +211,8 @@ class SqlBinding:
         rows = [value for value in numbers if isinstance(value.value, int) and value.value > 0]
         values = [self._value(value) for value in self.values]
         bodies = {
+            "later": [LATER],
+            "joining": [f'" LEFT"? " JOIN" {NOTHING} | later'],
             "from": [
                 '"FROM" (' + " | ".join(f"{self._name(place)} joined-s{1 << place}" for place in self._all()) + ")"
             ],
