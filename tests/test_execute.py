@@ -83,7 +83,10 @@ def test_rows(worker: Worker, sql: str, columns: tuple[str, ...], rows: tuple[tu
     assert 0 < result.ms < 1000
 
 
-@pytest.mark.parametrize(("limit", "fetched", "truncated"), [(499, 499, True), (500, 500, False), (501, 500, False)])
+@pytest.mark.parametrize(
+    ("limit", "fetched", "truncated"),
+    [(499, 499, True), (500, 500, False), (501, 500, False), (0, 0, True), (10**12, 500, False)],
+)
 def test_row_limit(worker: Worker, limit: int, fetched: int, truncated: bool) -> None:
     result = worker.run("SELECT i FROM n", Limits(rows=limit))
     assert (len(result.rows), result.truncated) == (fetched, truncated)

@@ -52,6 +52,7 @@ KINDS = {
 }
 LOCK_WAIT = 1.0
 STEPS = 10_000
+MAX_ROWS = 2**31 - 2  # what a C int holds, less the row that tells of more
 VALUE_BYTES = 32 << 20
 SQL_BYTES = 200_000
 
@@ -118,7 +119,7 @@ def answer(request: Mapping[str, Any], memory: int) -> dict[str, Any]:
         declare(db, request["sql"])
         db.set_authorizer(authorize_gold if request["gold"] else authorize)
         cursor = db.execute(request["sql"])
-        rows = cursor.fetchmany(request["rows"] + 1)
+        rows = cursor.fetchmany(min(request["rows"], MAX_ROWS) + 1)
         if cursor.description is None:
             raise sqlite3.ProgrammingError("it is empty: it holds no statement")
         return {
