@@ -18,7 +18,7 @@ from rich.text import Text
 
 from expert_cli import paths
 
-WIDTH = 88
+WIDTH = 96
 QUESTIONS = (
     "How many orders were shipped?",
     "What are the names of the products with a price above 100?",
@@ -28,7 +28,7 @@ QUESTIONS = (
 def asked(question: str, db: Path) -> tuple[str, str]:
     """What ``expert-cli chat`` writes to a terminal and what it narrates; raises CalledProcessError."""
     ours, its = pty.openpty()
-    command = [sys.executable, "-m", "expert_cli", "chat", "--db", str(db), "--prompt", question]
+    command = [sys.executable, "-m", "expert_cli", "chat", "--db", str(db), "--limit", "5", "--prompt", question]
     environment = os.environ | {"COLUMNS": str(WIDTH), "TERM": "xterm-256color"}
     # stderr is a pipe, so that no spinner is drawn over the picture.
     with subprocess.Popen(
@@ -62,7 +62,8 @@ def main() -> int:
     for number, question in enumerate(args.questions):
         shown, narrated = asked(question, args.db)
         prompt = Text.assemble(
-            ("" if number == 0 else "\n") + "$ ", (f'expert-cli chat --db {args.db.name} -p "{question}"', "bold")
+            ("" if number == 0 else "\n") + "$ ",
+            (f'expert-cli chat --db {args.db.name} --limit 5 -p "{question}"', "bold"),
         )
         console.print(prompt)
         console.print(Text.from_ansi(shown.rstrip()))

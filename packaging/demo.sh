@@ -6,7 +6,7 @@ sample=$(python -c "from expert_cli import paths; print(paths.packaged('sample')
 expert-cli install sql
 while read -r question; do
     printf '\n> %s\n' "$question"
-    expert-cli chat --experts sql --db "$sample" --prompt "$question" </dev/null
+    expert-cli chat --experts sql --db "$sample" --limit 10 --prompt "$question" </dev/null
 done <<QUESTIONS
 How many customers are there?
 What are the names of the products with a price above 100?

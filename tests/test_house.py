@@ -302,6 +302,18 @@ def test_machines_are_seen(text: str, part: str, found: bool) -> None:
     assert bool(list(machines("a", text % part))) == found
 
 
+def test_every_module_is_tracked() -> None:
+    """A module that git does not know is missing from every clone."""
+    known = set(tracked())
+    listed(
+        [
+            f"{file.path}: git add it"
+            for file in sources("expert_cli", "experts", "tests")
+            if ROOT / file.path not in known
+        ]
+    )
+
+
 def test_no_private_key_is_tracked() -> None:
     key = re.compile(rb"BEGIN [A-Z ]*PRIVATE " + rb"KEY-+\s+[\w+/=]{20}")
     listed([str(path) for path in tracked() if key.search(path.read_bytes())])
