@@ -29,7 +29,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def converted(folder: Path, target: Path, quantisation: str = "f32") -> LlamaModel:
     gguf.write(qwen3.contents(folder), target, quantisation)
-    return LlamaModel(target, threads=1)
+    return LlamaModel(target, threads=1, exact=True)
 
 
 def agreement(one: decode.Model, other: decode.Model) -> tuple[int, float]:

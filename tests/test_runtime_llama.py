@@ -32,7 +32,7 @@ def path(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def model(path: Path) -> Iterator[LlamaModel]:
-    made = LlamaModel(path, threads=1, rows=6)
+    made = LlamaModel(path, threads=1, rows=6, exact=True)
     yield made
     made.close()
 
@@ -42,7 +42,7 @@ def close(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def test_a_shared_prefix_changes_nothing(model: LlamaModel, path: Path) -> None:
-    fresh = LlamaModel(path, threads=1)
+    fresh = LlamaModel(path, threads=1, exact=True)
     prompts = [model.tokenize(text) for text in PROMPTS]
     for prompt in [*prompts, prompts[0][:5], prompts[0], prompts[0]]:
         model.extend([(0, [7]), (0, [8])]) if model.reused else None
@@ -101,7 +101,7 @@ def test_both_backends_search_alike(model: LlamaModel, folder: Path) -> None:
 
 
 def test_a_long_prompt_is_read_in_batches(path: Path) -> None:
-    model = LlamaModel(path, threads=1, context=2000)
+    model = LlamaModel(path, threads=1, context=2000, exact=True)
     tokens = list(itertools.islice(itertools.cycle(range(200, 400)), 1500))
     whole = model.prefill(tokens).copy()
     model.prefill(tokens[:700])
@@ -183,3 +183,10 @@ except BaseModelError:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_rounded_keys_and_values_stay_near(model: LlamaModel, path: Path) -> None:
+    rounded = LlamaModel(path, threads=1)
+    differences = [np.abs(rounded.prefill(p) - model.prefill(p)).max() for p in map(model.tokenize, PROMPTS)]
+    assert 1e-5 < max(differences) < 0.1
+    rounded.close()
