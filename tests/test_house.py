@@ -6,7 +6,6 @@ Each rule is a generator of violations; ``test_rules_see`` feeds every rule a fi
 from __future__ import annotations
 
 import ast
-import json
 import re
 import subprocess
 import sys
@@ -17,8 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from expert_cli import manifest
-from expert_cli.errors import ManifestError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -65,12 +62,6 @@ ADJECTIVES = {
     *("comprehensive", "advanced", "enhanced", "robust", "improved", "better", "smart", "simple", "ultimate", "legacy"),
     *("modern", "efficient", "optimized", "optimised", "unified", "awesome", "proper", "final", "v2", "v3"),
 }
-# Written in parts, so that this file does not hold what it looks for.
-MACHINE = re.compile(
-    r"(?<![\w.$}/-])/(?:work|root|opt)/|(?<![\w.$}/-])/(?:home|Users)/\w|\b[A-Z]:\\+Users|co-authored" + "-by:"
-    r"|python" + r"hosted|\bpypi" + r"\.org|registry\." + r"npmjs|download\." + r"pytorch|\bdeb\." + "debian",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True)
@@ -106,14 +97,6 @@ class Source:
             elif isinstance(node, ast.ImportFrom):
                 found += [(node.lineno, f"{node.module}.{alias.name}") for alias in node.names]
         return tuple(found)
-
-
-def tracked() -> list[Path]:
-    """The files that git tracks, or in an unpacked source distribution, all of them."""
-    if not (ROOT / ".git").exists():
-        return [path for path in ROOT.rglob("*") if path.is_file() and ".venv" not in path.parts]
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True)
-    return [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
 
 
 def sources(*folders: str) -> list[Source]:
@@ -180,13 +163,6 @@ def names(file: Source) -> Iterator[str]:
         words = {word.lower() for word in re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+", name)}
         if praise := words & ADJECTIVES:
             yield f"{file.path}:{line}: {name} praises itself ({', '.join(sorted(praise))})"
-
-
-def machines(path: str, text: str) -> Iterator[str]:
-    """No path of one machine, no host of a registry."""
-    for number, line in enumerate(text.splitlines(), 1):
-        if found := MACHINE.search(line):
-            yield f"{path}:{number}: holds {found[0]!r}"
 
 
 def cycle(files: list[Source]) -> Iterator[str]:
@@ -275,55 +251,6 @@ def test_code_refuses() -> None:
     assert caught <= CATCH_RATIO * raised, f"{caught} except, {raised} raise: at most {CATCH_RATIO} a raise"
 
 
-def test_files_name_no_machine() -> None:
-    # Fixtures hold what an attacker would write.
-    files = [
-        (name, path.read_bytes())
-        for path in tracked()
-        if not (name := path.relative_to(ROOT).as_posix()).startswith("tests/fixtures/")
-    ]
-    listed(
-        line for name, data in files if b"\0" not in data for line in machines(name, data.decode("utf-8", "replace"))
-    )
-
-
-@pytest.mark.parametrize(
-    ("text", "part", "found"),
-    [
-        ("x = '/%s/main'", "work", True),
-        ("open(/%s/x", "root", True),
-        (r"C:\%s\me", "Users", True),
-        ("-i pypi%s", ".org", True),
-        ("a/%s/b", "work", False),
-        ("$R/%s/b", "root", False),
-    ],
-)
-def test_machines_are_seen(text: str, part: str, found: bool) -> None:
-    assert bool(list(machines("a", text % part))) == found
-
-
-def test_every_module_is_tracked() -> None:
-    """A module that git does not know is missing from every clone."""
-    known = set(tracked())
-    listed(
-        [
-            f"{file.path}: git add it"
-            for file in sources("expert_cli", "experts", "tests")
-            if ROOT / file.path not in known
-        ]
-    )
-
-
-def test_no_private_key_is_tracked() -> None:
-    key = re.compile(rb"BEGIN [A-Z ]*PRIVATE " + rb"KEY-+\s+[\w+/=]{20}")
-    listed([str(path) for path in tracked() if key.search(path.read_bytes())])
-
-
-def test_packaging_is_no_package() -> None:
-    """An importable folder of this name would shadow the library ``packaging``."""
-    listed([str(path) for path in (ROOT / "packaging").rglob("*.py")])
-
-
 def test_help_loads_nothing_heavy() -> None:
     code = f"""
 import sys
@@ -337,15 +264,3 @@ sys.exit(" ".join(sorted({UNLOADED!r} & set(sys.modules))))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "Commands" in done.stdout
     assert done.stderr.strip() == "", f"expert-cli --help loads {done.stderr.strip()}"
-
-
-def test_shipped_manifests_are_valid() -> None:
-    """Base and expert manifests; a recipe for pre-training belongs to the trainer, which reads it in its own tests."""
-    readers = {"base": manifest.load_base, "expert": manifest.load_expert, "pretraining": Path.read_bytes}
-    found = []
-    for path in sorted((ROOT / "manifests").glob("*.json")):
-        try:
-            readers[json.loads(path.read_bytes())["kind"]](path)
-        except ManifestError as problem:
-            found.append(str(problem))
-    listed(found)
