@@ -126,6 +126,7 @@ def test_folder_holds_what_explains_it(folder: Path, tmp_path: Path) -> None:
     assert run["versions"].keys() == {"expert-cli", "python", "torch", "transformers", "peft", "numpy"}
     config = (tmp_path / "step-8" / "adapter_config.json").read_text()
     assert json.loads(config)["base_model_name_or_path"] == "tiny"
+    assert json.loads(config)["target_modules"] == sorted(tiny_base.TARGETS)
     assert str(folder) not in config + json.dumps(run)
 
 
@@ -251,7 +252,7 @@ def test_data_that_cannot_be_used(folder: Path, changes: dict[str, Any], fault: 
 
 # Selection
 
-CASES = {"limit": 5}
+SETTING = {"cases": {"limit": 5}, "decoding": (1, 2)}
 
 
 def fake(run: Path, step: int, accuracy: float | None, *, adapter: bytes | None = None) -> Checkpoint:
@@ -261,7 +262,7 @@ def fake(run: Path, step: int, accuracy: float | None, *, adapter: bytes | None 
 
     checkpoint = checkpoints.write(run, step, fill)
     if accuracy is not None:
-        select.evaluated(checkpoint, CASES, lambda folder: {"execution_accuracy": accuracy, "n": 5})
+        select.evaluated(checkpoint, SETTING, lambda folder: {"execution_accuracy": accuracy, "n": 5})
     return checkpoint
 
 
@@ -281,7 +282,7 @@ def test_choice(
 ) -> None:
     for step, accuracy in accuracies.items():
         fake(tmp_path, step, accuracy)
-    choice = select.choose(checkpoints.found(tmp_path), CASES, wanted)
+    choice = select.choose(checkpoints.found(tmp_path), wanted, SETTING)
     assert choice.checkpoint.step == chosen
     assert re.search(reason, choice.reason)
 
@@ -298,10 +299,10 @@ def test_choice_refused(tmp_path: Path, accuracies: dict[int, float | None], wan
     for step, accuracy in accuracies.items():
         fake(tmp_path, step, accuracy)
     with pytest.raises(UsageError, match=message):
-        select.choose(checkpoints.found(tmp_path), CASES, wanted)
+        select.choose(checkpoints.found(tmp_path), wanted, SETTING)
 
 
-def test_evaluation_is_keyed_by_weights_and_cases(tmp_path: Path) -> None:
+def test_evaluation_is_keyed_by_weights_and_setting(tmp_path: Path) -> None:
     calls: list[str] = []
 
     def evaluate(folder: Path) -> Mapping[str, Any]:
@@ -309,14 +310,15 @@ def test_evaluation_is_keyed_by_weights_and_cases(tmp_path: Path) -> None:
         return {"execution_accuracy": 0.25, "n": 5}
 
     checkpoint = fake(tmp_path, 1, None, adapter=b"one")
-    assert select.evaluation(checkpoint, CASES) is None
+    assert select.evaluation(checkpoint, SETTING) is None
     for _ in range(2):
-        assert select.evaluated(checkpoint, CASES, evaluate)["execution_accuracy"] == 0.25
+        assert select.evaluated(checkpoint, SETTING, evaluate)["execution_accuracy"] == 0.25
     assert calls == ["step-1"]
     (checkpoint.folder / "adapter_model.safetensors").write_bytes(b"two")
-    assert select.evaluation(checkpoint, CASES) is None
-    select.evaluated(checkpoint, CASES, evaluate)
-    select.evaluated(checkpoint, {"limit": 6}, evaluate)
+    assert select.evaluation(checkpoint, SETTING) is None
+    assert select.evaluation(checkpoint, None) is None
+    select.evaluated(checkpoint, SETTING, evaluate)
+    select.evaluated(checkpoint, {"cases": {"limit": 6}}, evaluate)
     assert calls == ["step-1"] * 3
 
 

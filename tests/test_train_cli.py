@@ -105,6 +105,17 @@ def test_evaluation_may_follow_later(project: Path) -> None:
     assert json.loads(train("--json").stdout)["packed"]["step"] in (4, 8)
 
 
+@pytest.mark.parametrize("part", ["decoding", "grammar"])
+def test_another_decoding_or_grammar_is_evaluated_again(project: Path, part: str) -> None:
+    train()
+    if part == "grammar":
+        (project / "grammars/sums.gbnf").write_text(GRAMMAR + "# the same\n")
+    else:
+        (project / "manifests/sums.json").write_text(json.dumps(manifest(decoding={"candidates": 2, "max_tokens": 8})))
+    done = train()
+    assert done.exit_code == 0 and done.stderr.count("evaluating") == 2 and "step 8/8" not in done.stderr
+
+
 @pytest.mark.parametrize(("wanted", "packed"), [(4, 4), (8, 8)])
 def test_named_step_needs_no_evaluation(project: Path, wanted: int, packed: int) -> None:
     (project / "manifests/sums.json").write_text(json.dumps(manifest(packaging_checkpoint=wanted)))
@@ -124,7 +135,12 @@ def test_steps_and_out(project: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "change", "error", "message"),
     [
-        ([], {"packaging_checkpoint": 5}, UsageError, "names step 5, but there are 4, 8"),
+        (
+            [],
+            {"packaging_checkpoint": 5},
+            UsageError,
+            "names step 5, but a checkpoint is written every 4 steps and at 8",
+        ),
         ([], {"evaluation": {"limit": 0}}, ManifestError, "limit: 0 is not a positive integer"),
         ([], {"evaluation": {"count": 0}}, ManifestError, "no case in it"),
         (["--evaluate", "none"], {"base": "other"}, BaseModelError, "no base 'other'"),

@@ -75,7 +75,7 @@ def train(path: Path, out: Path | None, folder: Path | None, resume: bool, steps
     out = out or Path("runs") / f"{manifest.name}-{manifest.base}"
     evaluate = None
     if when != "none":
-        evaluate = runs.by_execution(manifest, plugin, base, template(manifest, path), jobs=jobs, threads=threads)
+        evaluate = runs.Execution.of(manifest, plugin, base, template(manifest, path), jobs=jobs, threads=threads)
     with watched() as watch:
         outcome = runs.run(
             manifest, plugin, base, out,
@@ -121,7 +121,7 @@ def watched() -> Iterator[Watch]:
         if stopping:
             raise KeyboardInterrupt
         stopping = True
-        sys.stderr.write("\nfinishing this step; once more to stop at once\n")
+        sys.stderr.write("\nstopping as soon as all is saved; once more to stop at once\n")
 
     before = signal.signal(signal.SIGINT, ask_to_stop)
     try:

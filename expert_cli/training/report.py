@@ -16,10 +16,12 @@ MARKDOWN = "report.md"
 FORMAT = 1
 
 
-def training(manifest: ExpertManifest, found: Sequence[Checkpoint], choice: Choice | None) -> dict[str, Any]:
-    """The report of a run as JSON holds it. ``packed`` is None as long as nothing can be chosen."""
+def training(
+    manifest: ExpertManifest, found: Sequence[Checkpoint], choice: Choice | None, setting: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The report of a run as JSON holds it, evaluated in ``setting``; ``packed`` is None without a choice."""
     last = found[-1].run
-    rows = [_row(checkpoint, select.evaluation(checkpoint, manifest.training.evaluation)) for checkpoint in found]
+    rows = [_row(checkpoint, select.evaluation(checkpoint, setting)) for checkpoint in found]
     packed = None
     if choice is not None:
         packed = {
@@ -36,6 +38,7 @@ def training(manifest: ExpertManifest, found: Sequence[Checkpoint], choice: Choi
         "data": {"sha256": last["identity"]["data"], "examples": last["examples"], "too_long": last["too_long"]},
         "seed": last["seed"],
         "versions": last["versions"],
+        "evaluation": dict(manifest.training.evaluation),
         "packaging_checkpoint": manifest.packaging_checkpoint,
         "packed": packed,
         "checkpoints": rows,
