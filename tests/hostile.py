@@ -11,13 +11,14 @@ from typing import Any
 
 import packages
 import zstandard
+from cryptography.hazmat.primitives.asymmetric import ec
 from packages import BASE, CREATED
 
 from expert_cli import signing
 from expert_cli.archive import container
 
-KEY = signing.generate()
-OTHER = signing.generate()
+# The same in every process of a test run.
+KEY, OTHER = (signing.PrivateKey(ec.derive_private_key(scalar, ec.SECP256R1())) for scalar in (1 << 200, 1 << 201))
 END = bytes(1024)
 ABOUT = signing.About("sql", "0.1.0", "nano", BASE, CREATED)
 
