@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from expert_cli.loading import Parts
+
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -15,3 +17,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "HF_TOKEN", "HF_HUB_OFFLINE", "HF_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
     return folder
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
+    """An expert with random weights; skips where PyTorch, which makes them, is not installed."""
+    pytest.importorskip("torch", reason="a random base is made with PyTorch")
+    from tiny_expert import make
+
+    return make(tmp_path_factory.mktemp("expert"))

@@ -5,7 +5,6 @@ Nothing is scripted here, so an answer makes no sense; but every one must parse,
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -20,19 +19,10 @@ from expert_cli.cli import main
 from expert_cli.errors import BaseModelError, ContextError
 from expert_cli.factory.evaluate import evaluate
 from expert_cli.loading import Parts, load
-from expert_cli.manifest import Adapter, BaseFile, BaseManifest, Decoding, ExpertManifest, TaskReference, Training
-from expert_cli.runtime import gguf, qwen3
-from expert_cli.runtime.bases import Base
 from expert_cli.task import Case
-
-pytest.importorskip("torch", reason="a random base is made with PyTorch")
-from test_weave import train
-from tiny_qwen3 import save
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 
-GRAMMAR = Path(__file__).parents[1] / "grammars" / "sql-sqlite.gbnf"
-TEMPLATE = {"start": "<s>", "system": ["", ""], "user": ["<q>", ""], "assistant": ["<sql>", "<e>"]}
 QUESTIONS = [
     "How many items are there?",
     "Which item has the highest price?",
@@ -40,32 +30,6 @@ QUESTIONS = [
     "wie viele?",
     "who are you?",
 ]
-
-
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
-    folder = save(tmp_path_factory.mktemp("base"))
-    gguf.write(qwen3.contents(folder), folder / "tiny.gguf", "q8_0")
-    names = {
-        "gguf": "tiny.gguf",
-        "weights": "model.safetensors",
-        "config": "config.json",
-        "tokenizer": "tokenizer.json",
-    }
-    files = {}
-    for kind, name in names.items():
-        data = (folder / name).read_bytes()
-        files[kind] = BaseFile(name, len(data), hashlib.sha256(data).hexdigest(), name)
-    base = BaseManifest(
-        "tiny", "qwen3", "pointers", 512, TEMPLATE, ("<e>",), "none", files["tokenizer"].sha256, 1, files
-    )
-    training = Training({}, {}, 1, 1, 1.0, 0.0, "cosine", 0.0, 1, 1, 1)
-    manifest = ExpertManifest(
-        "sql", "0.0.1", TaskReference("sql", 1), "tiny", "", "", (), GRAMMAR.name,
-        Adapter("dora", 4, 8, 0.0, ("q_proj",)), training, "best", Decoding(4, 60),
-    )  # fmt: skip
-    adapter = train(folder, tmp_path_factory.mktemp("adapter"), use_dora=True)
-    return Parts.checkpoint(adapter, manifest, Base(base, folder / "base-tiny.json"), GRAMMAR)
 
 
 def test_every_answer_executes(parts: Parts, tmp_path: Path) -> None:
