@@ -43,8 +43,18 @@ WRITTEN = [
     (
         "SELECT c.name, COUNT(*) FROM c JOIN o ON o.c = c.id GROUP BY c.id ORDER BY c.age",
         "SELECT MIN(c.name) AS name, COUNT(*) FROM c JOIN o ON o.c = c.id GROUP BY c.id ORDER BY MIN(c.age) NULLS FIRST",
-        "SELECT ANY_VALUE(c.name) AS name, COUNT(*) FROM c JOIN o ON o.c = c.id GROUP BY c.id ORDER BY ANY_VALUE(c.age)",
+        "SELECT MIN(c.name) AS name, COUNT(*) FROM c JOIN o ON o.c = c.id GROUP BY c.id ORDER BY MIN(c.age)",
         "SELECT ANY_VALUE(c.name) AS name, COUNT(*) FROM c JOIN o ON o.c = c.id GROUP BY c.id ORDER BY ANY_VALUE(c.age) NULLS FIRST",
+    ),
+    (
+        "SELECT DISTINCT a, b AS n FROM t ORDER BY c DESC, n",
+        "SELECT a, b AS n FROM t GROUP BY a, b ORDER BY MAX(c) DESC NULLS LAST, n NULLS FIRST",
+        "SELECT a, b AS n FROM t GROUP BY a, b ORDER BY MAX(c) DESC, n",
+        "SELECT a, b AS n FROM t GROUP BY a, b ORDER BY MAX(c) DESC, n NULLS FIRST",
+    ),
+    (
+        "SELECT t.a FROM t WHERE t.b IN (SELECT t.c FROM u GROUP BY u.d HAVING COUNT(*) > 1)",
+        *["SELECT t.a FROM t WHERE t.b IN (SELECT t.c FROM u GROUP BY u.d HAVING COUNT(*) > 1)"] * 3,
     ),
     (
         "SELECT name, MAX(price) FROM t",

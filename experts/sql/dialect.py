@@ -174,6 +174,7 @@ def _groups(tree: exp.Expr, dialect: str) -> None:
             for part in parts
             for column in part.find_all(exp.Column)
             if _owner(column) is select
+            and not _outer(column, select)
             and column.find_ancestor(exp.AggFunc, exp.Select) is select
             and column.sql().lower() not in named
             and not _inside(column, named)
@@ -187,7 +188,7 @@ def _settle(select: exp.Select, bare: list[exp.Column], aggregates: list[exp.Agg
     extremes = [call for call in aggregates if isinstance(call, exp.Max | exp.Min) and _shown(call, select)]
     if not extremes:
         for column in bare:
-            _wrap(column, (exp.Min if dialect == "postgres" else exp.AnyValue)(this=column.copy()))
+            _wrap(column, (exp.AnyValue if dialect == "duckdb" else exp.Min)(this=column.copy()))
         return
     key, highest = extremes[0].this.copy(), isinstance(extremes[0], exp.Max)
     alone = len({call.sql() for call in aggregates if isinstance(call, exp.Max | exp.Min)}) == 1
@@ -212,6 +213,27 @@ def _wrap(column: exp.Column, call: exp.Expr) -> None:
 
 def _shown(call: exp.Expr, select: exp.Select) -> bool:
     return any(call in item.find_all(exp.AggFunc) for item in select.expressions)
+
+
+def _distinct(tree: exp.Expr, dialect: str) -> None:
+    """Rows made distinct can be ordered only by what is the same for all of a group: the least or greatest of its keys."""
+    for select in list(tree.find_all(exp.Select)):
+        order = select.args.get("order")
+        if not select.args.get("distinct") or order is None or select.args.get("group") or select.find(exp.AggFunc):
+            continue
+        shown = {item.unalias().sql().lower() for item in select.expressions}
+        hidden = [
+            ordered
+            for ordered in order.expressions
+            if ordered.this.sql().lower() not in shown and not isinstance(ordered.this, exp.Literal)
+            if not (isinstance(ordered.this, exp.Column) and _output(ordered.this, select))
+        ]
+        if hidden and not any(item.is_star for item in select.expressions):
+            select.set("distinct", None)
+            select.group_by(*(item.unalias().copy() for item in select.expressions), copy=False)
+            for ordered in hidden:
+                extreme = exp.Max if ordered.args.get("desc") else exp.Min
+                ordered.set("this", extreme(this=ordered.this.copy()))
 
 
 def _clause(select: exp.Select, name: str) -> list[exp.Expr]:
@@ -251,6 +273,14 @@ def _inside(column: exp.Column, named: set[str]) -> bool:
     return False
 
 
+def _outer(column: exp.Column, select: exp.Select) -> bool:
+    """Whether ``column`` belongs to a table of an enclosing query."""
+    sources = [select.args.get("from_"), *(select.args.get("joins") or [])]
+    return bool(column.table) and column.table.lower() not in {
+        source.alias_or_name.lower() for source in sources if source is not None
+    }
+
+
 def _output(column: exp.Column, select: exp.Select) -> bool:
     """Whether ``column`` is the name of an output in ORDER BY or HAVING."""
     aliases = {item.alias.lower() for item in select.expressions if isinstance(item, exp.Alias)}
@@ -275,4 +305,4 @@ def _quoting(tree: exp.Expr, dialect: str) -> None:
             name.set("quoted", True)
 
 
-REWRITES: tuple[Rewrite, ...] = (_like, _truth, _calls, _division, _groups, _limited_in, _quoting)
+REWRITES: tuple[Rewrite, ...] = (_like, _truth, _calls, _division, _distinct, _groups, _limited_in, _quoting)
