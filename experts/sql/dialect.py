@@ -216,7 +216,7 @@ def _shown(call: exp.Expr, select: exp.Select) -> bool:
 
 
 def _distinct(tree: exp.Expr, dialect: str) -> None:
-    """Rows made distinct can be ordered only by what is the same for all of a group: the least or greatest of its keys."""
+    """Rows made distinct can be ordered only by what all of a group share: the least or greatest of its keys."""
     for select in list(tree.find_all(exp.Select)):
         order = select.args.get("order")
         if not select.args.get("distinct") or order is None or select.args.get("group") or select.find(exp.AggFunc):
