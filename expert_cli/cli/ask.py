@@ -44,11 +44,13 @@ from expert_cli.task import Limits
 )
 @click.option("--base-only", is_flag=True, help="Leave the adapter out.")
 @click.option("--no-grammar", is_flag=True, help="Leave the grammar out.")
-@click.option("--backend", type=click.Choice(loading.BACKENDS), default="llama", show_default=True)
+@click.option("--backend", type=click.Choice(loading.BACKENDS), default="llama", show_default=True, help="What runs the model.")
 def chat(name: str, db: str | None, schema: str | None, dialect: str, question: str | None, as_json: bool,
          no_run: bool, limit: int, timeout: float, candidates: int | None, prefer_rows: int, base_only: bool,
          no_grammar: bool, backend: str) -> int:  # fmt: skip
-    """Ask a database in plain words.
+    """Ask questions; one with --prompt, a conversation without.
+
+    Piped input is read one question a line. The library call is ``expert_cli.load(...).ask(...)``.
 
     \b
     Examples:

@@ -34,11 +34,14 @@ from expert_cli.task import Limits
 )
 @click.option("--base-only", is_flag=True, help="Leave the adapter out.")
 @click.option("--no-grammar", is_flag=True, help="Leave the grammar out.")
-@click.option("--backend", type=click.Choice(loading.BACKENDS), default="llama", show_default=True)
+@click.option("--backend", type=click.Choice(loading.BACKENDS), default="llama", show_default=True, help="What runs the model.")
 @click.option("--json", "as_json", is_flag=True, help="Print report.json and not report.md.")
 def evaluate(name: str, cases: Path, out: Path, limit: int | None, jobs: int, timeout: float, candidates: int | None,
              prefer_rows: int, base_only: bool, no_grammar: bool, backend: str, as_json: bool) -> None:  # fmt: skip
-    """Answer CASES as chat would; write predictions.jsonl, report.json and report.md to OUT. Resumes after a kill.
+    """Answer a file of cases and score them by execution.
+
+    Exactly as chat would. Writes predictions.jsonl, report.json and report.md to OUT and resumes after a kill. The
+    library call is ``expert_cli.factory.evaluate.evaluate(...)``.
 
     \b
     Example:
