@@ -23,7 +23,8 @@ MAX_DEPTH = 32
 MAX_INTEGER = (1 << 53) - 1
 """The largest integer that every JSON reader holds exactly."""
 
-_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+# Possessive, and content with an unterminated string: whatever the input, each byte is looked at once.
+_STRUCTURE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,10 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Path]], object], Callable[[dict[str
 }
 
 
-@pytest.mark.parametrize("name", CHANGES)
+SLOW = ("install over a damaged package", "install that sweeps")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in CHANGES])
 def test_kill(name: str, archives: dict[str, Path], tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "HISTORY", 2)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # counted, not made: a kill takes nothing from the system
