@@ -75,7 +75,8 @@ def load(
     """An installed expert by name, or one from its parts; its model is loaded with the first question.
 
     ``adapter=False`` asks its base alone, ``grammar=False`` lets the model write freely; ``candidates`` replaces the
-    manifest's number, ``prefer_rows`` is explained at :class:`Expert`, ``threads`` are those of one model.
+    manifest's number, ``prefer_rows`` is explained at :class:`Expert`, ``threads`` is the most that one
+    model may use.
 
     Raises:
         UsageError: it is not installed, or there is no such backend.

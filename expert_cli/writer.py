@@ -84,7 +84,7 @@ class ModelWriter:
 def open_writer(
     base: Base, adapter: Adapter | None, grammar: str | None, *, backend: str, rows: int, threads: int | None
 ) -> ModelWriter:
-    """Load a base with its adapter; ``rows`` is the widest beam.
+    """Load a base with its adapter; ``rows`` is the widest beam, ``threads`` the most that it may use.
 
     Raises:
         BaseModelError: a file is missing, damaged, or the adapter was made for another base.
@@ -101,7 +101,7 @@ def _llama(base: Base, adapter: Adapter | None, rows: int, threads: int | None) 
     from expert_cli.runtime.llama import LlamaModel
     from expert_cli.runtime.weave import woven
 
-    if threads is None and base.manifest.parameters < SMALL:
+    if base.manifest.parameters < SMALL:
         threads = 1
     path = woven(base, adapter.folder, adapter.base_sha256, QUANTISATION) if adapter else base.file("gguf")
     return LlamaModel(path, threads=threads, context=base.manifest.context, rows=rows)

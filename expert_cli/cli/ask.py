@@ -10,16 +10,15 @@ from typing import Any
 
 import click
 
-from expert_cli import loading, show
+from expert_cli import show
 from expert_cli.answer import Answer
+from expert_cli.cli.options import opener, shared
 from expert_cli.cli.turn import DIALECTS, answer, present
 from expert_cli.errors import ExpertError
-from expert_cli.expert import PREFER_ROWS
 from expert_cli.task import Limits
 
 
 @click.command()
-@click.option("--experts", "name", default="sql", show_default=True, help="The installed expert to ask.")
 @click.option("--db", help="The database: a path or sqlite:///path.")
 @click.option("--schema", help="A file of CREATE TABLE statements, where there is no database.")
 @click.option(
@@ -34,20 +33,9 @@ from expert_cli.task import Limits
 @click.option("--no-run", is_flag=True, help="Write and check the query; do not run it.")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="Rows fetched at most.")
 @click.option("--timeout", type=click.FloatRange(0.01), default=10.0, show_default=True, help="Seconds for a query.")
-@click.option("--candidates", type=click.IntRange(1, 64), default=None, help="Candidates; the manifest's by default.")
-@click.option(
-    "--prefer-rows",
-    type=click.IntRange(0),
-    default=PREFER_ROWS,
-    show_default=True,
-    help="Candidates looked at after one without rows; one with rows wins. 0: the first that runs wins.",
-)
-@click.option("--base-only", is_flag=True, help="Leave the adapter out.")
-@click.option("--no-grammar", is_flag=True, help="Leave the grammar out.")
-@click.option("--backend", type=click.Choice(loading.BACKENDS), default="llama", show_default=True, help="What runs the model.")
-def chat(name: str, db: str | None, schema: str | None, dialect: str, question: str | None, as_json: bool,
-         no_run: bool, limit: int, timeout: float, candidates: int | None, prefer_rows: int, base_only: bool,
-         no_grammar: bool, backend: str) -> int:  # fmt: skip
+@shared
+def chat(db: str | None, schema: str | None, dialect: str, question: str | None, as_json: bool, no_run: bool,
+         limit: int, timeout: float, **asked: Any) -> int:  # fmt: skip
     """Ask questions; one with --prompt, a conversation without.
 
     Piped input is read one question a line. The library call is ``expert_cli.load(...).ask(...)``.
@@ -59,8 +47,7 @@ def chat(name: str, db: str | None, schema: str | None, dialect: str, question: 
       expert-cli chat --schema shop.sql --dialect postgres --json --prompt "Who spent most?"
     """
     show.encodable()
-    expert = loading.load(name, backend=backend, adapter=not base_only, grammar=not no_grammar,
-                          candidates=candidates, prefer_rows=prefer_rows)  # fmt: skip
+    expert = opener(**asked)()
     limits = Limits(seconds=timeout, rows=limit)
     with expert.open(db, schema=schema, dialect=dialect) as session:
         ask = partial(answer, run=not no_run, limits=limits)
