@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -142,6 +143,24 @@ def test_time_limit(worker: Worker, sql: str) -> None:
         worker.run(sql, Limits(seconds=0.5))
     assert time.monotonic() - begun < 1.5
     assert worker.run("SELECT 1", Limits()).rows == ((1,),)
+
+
+def test_a_query_that_stops_itself_keeps_its_process(worker: Worker) -> None:
+    worker.run("SELECT 1", Limits())
+    before = worker._process.pid
+    with pytest.raises(QueryTimeout):
+        worker.run(ENDLESS, Limits(seconds=0.3))
+    assert worker.run("SELECT 1", Limits()).rows == ((1,),)
+    assert worker._process.pid == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGINT to a single process on Windows")
+def test_the_terminals_interrupt_reaches_the_caller_alone(worker: Worker) -> None:
+    worker.run("SELECT 1", Limits())
+    before = worker._process.pid
+    os.kill(before, signal.SIGINT)
+    assert worker.run("SELECT 1", Limits()).rows == ((1,),)
+    assert worker._process.pid == before
 
 
 def test_memory_limit(worker: Worker) -> None:
