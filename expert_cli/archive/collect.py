@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,19 @@ def collect(
     }
     members["sbom.cdx.json"] = _json(describe.bom(manifest, report, created))
     return manifest, members
+
+
+def timestamp() -> str:
+    """The time to write into a package, RFC 3339 in UTC: ``$SOURCE_DATE_EPOCH`` where it is set.
+
+    Raises:
+        UsageError: the variable is no number of seconds.
+    """
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if epoch and not epoch.isdecimal():
+        raise UsageError(f"SOURCE_DATE_EPOCH is {epoch!r}; set it to a number of seconds, or unset it")
+    moment = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _config(path: Path, manifest: ExpertManifest) -> bytes:

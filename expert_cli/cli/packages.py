@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import click
 
-from expert_cli import archive, show, sources, store
+from expert_cli import archive, show, sources, store, task
 from expert_cli import trust as trusted
 from expert_cli.archive import collect
 from expert_cli.cli.keys import content, keygen, opened, passphrase_option, trust
@@ -46,7 +45,7 @@ def package(run: Path, grammar: Path | None, card: Path | None, out: Path | None
     Example:
       expert-cli package runs/sql-nano
     """
-    path, built = collect.package(run, now(), grammar=grammar, card=card, target=out)
+    path, built = collect.package(run, collect.timestamp(), grammar=grammar, card=card, target=out)
     if as_json:
         click.echo(json.dumps({"path": str(path), **described(built)}))
         return
@@ -139,7 +138,7 @@ def install(wanted: tuple[str, ...], folders: tuple[Path, ...], allow_unsigned: 
     entries = []
     for source, path, digest in found:
         with reading(path) as progress:
-            entry = store.install(path, known, source=source, digest=digest, check_base=check_base, progress=progress)
+            entry = store.install(path, known, source=source, digest=digest, check_base=fits, progress=progress)
         if entry.unsigned:
             show.note(f"WARNING: {entry.name} {entry.version} was installed without a trusted signature", "bold red")
         if entry.base not in known_bases():
@@ -249,25 +248,23 @@ def gc(as_json: bool) -> None:
     told(as_json, {"removed": count}, f"{count} packages deleted")
 
 
-def now() -> str:
-    """The time of packaging, RFC 3339 in UTC: ``$SOURCE_DATE_EPOCH`` where it is set.
+def fits(manifest: ExpertManifest) -> None:
+    """Refuse an expert whose task no plugin speaks, or for other weights than those of the base of that name.
+
+    A base whose manifest is not here is let pass: it may come later.
 
     Raises:
-        UsageError: the variable is no number of seconds.
+        UsageError: the plugin is missing, or speaks another interface.
+        BaseModelError: the digests of the base differ.
     """
-    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-    if epoch and not epoch.isdecimal():
-        raise UsageError(f"SOURCE_DATE_EPOCH is {epoch!r}; set it to a number of seconds, or unset it")
-    moment = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def check_base(manifest: ExpertManifest) -> None:
-    """Refuse an expert for other weights than those of the base of that name, where its manifest is known.
-
-    Raises:
-        BaseModelError: the digests differ.
-    """
+    wanted = manifest.task
+    if wanted.name not in {entry.name for entry in entry_points(group="expert_cli.tasks")}:
+        raise UsageError(f"no plugin provides the task {wanted.name!r}; install the distribution that does")
+    if wanted.interface != task.INTERFACE:
+        raise UsageError(
+            f"{manifest.name} {manifest.version} speaks interface {wanted.interface} of the task {wanted.name!r}, this "
+            f"tool {task.INTERFACE}; install the version of expert-cli that it was made for"
+        )
     digest = known_bases().get(manifest.base, manifest.base_sha256)
     if digest != manifest.base_sha256:
         raise BaseModelError(

@@ -45,7 +45,8 @@ def resolve(wanted: str, folders: Sequence[Path] = ()) -> Path:
         raise UsageError(f"{wanted!r} is neither a file nor a name with versions; write sql or 'sql>=0.2'") from problem
     places = [*folders, paths.packaged("packages")]
     named = [one for folder in places for one in candidates(folder) if one.name == requirement.name]
-    fitting = [one for one in named if requirement.specifier.contains(one.version, prereleases=None)]
+    versions = set(requirement.specifier.filter(one.version for one in named))
+    fitting = [one for one in named if one.version in versions]
     if not fitting:
         known = ", ".join(sorted({one.version for one in named}, key=Version)) or "none of that name"
         raise UsageError(f"no archive of {wanted} was found (there is {known}); name a file, or a folder with --from")
