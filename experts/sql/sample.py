@@ -131,7 +131,7 @@ Row = tuple[object, ...]
 
 def rows() -> dict[str, list[Row]]:
     """Every row of every table, in the order of the DDL."""
-    random = Random(20230102)  # noqa: S311 - made-up data
+    random = Random(20230102)
     tables: dict[str, list[Row]] = {"categories": [], "suppliers": [], "products": []}
     for entry in SUPPLIERS.split(";"):
         tables["suppliers"].append((len(tables["suppliers"]) + 1, *entry.strip().split("|")))

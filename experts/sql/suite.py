@@ -76,7 +76,7 @@ def copies(path: Path, queries: Sequence[str], folder: Path, count: int = 3, see
         try:
             with closing(sqlite3.connect(uri(path), uri=True)) as source, closing(sqlite3.connect(target)) as db:
                 source.backup(db)
-                _mutate(db, constants, Random(f"{seed}/{path.stem}/{number}"))  # noqa: S311 - reproducible, not secret
+                _mutate(db, constants, Random(f"{seed}/{path.stem}/{number}"))
         except sqlite3.Error as problem:
             target.unlink(missing_ok=True)
             raise ContextError(f"cannot copy {path}: {problem}; check the database") from problem
