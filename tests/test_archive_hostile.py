@@ -8,7 +8,6 @@ import json
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 
 import hostile
@@ -301,54 +300,3 @@ def test_any_flipped_byte_of_a_member_is_seen(name: str, tmp_path: Path) -> None
     data = bytearray(MEMBERS[name])
     data[-2] ^= 1
     assert f"{name}: its sha256" in refused(packed(hostile.bundle(MEMBERS), MEMBERS | {name: bytes(data)}), TRUST, tmp_path) or name.endswith("safetensors")
-
-
-PINS = {
-    "46 revoked": (Trust(TRUST.pins, {}, {KEY.public.id: "stolen"}), "is revoked (stolen)"),
-    "47 expired": (Trust((replace(TRUST.pins[0], expires=date(2026, 1, 1)),)), "expired on 2026-01-01"),
-    "48 below the threshold": (Trust((*TRUST.pins, Pin("sql", OTHER.public.id, OTHER.public.pem.decode())), {"sql": 2}), "1 of the 2 signatures"),
-    "53 a namespace that only begins alike": (Trust((*TRUST.pins, Pin("s", OTHER.public.id, OTHER.public.pem.decode()))), ""),
-    "nothing is trusted": (Trust(), "an unknown key"),
-}
-
-
-@pytest.mark.parametrize("case", PINS)
-def test_trust(case: str, tmp_path: Path, home: Path) -> None:
-    trust, expected = PINS[case]
-    if not expected:
-        (tmp_path / "good.expert").write_bytes(GOOD)
-        assert store.install(tmp_path / "good.expert", trust).signers == (KEY.public.id,)
-        return
-    assert expected in refused(GOOD, trust, tmp_path)
-    assert tree(home) == []
-
-
-def test_49_one_key_twice_counts_once(tmp_path: Path) -> None:
-    once = json.loads(hostile.bundle(MEMBERS))
-    once["dsseEnvelope"]["signatures"] *= 2
-    trust = Trust((*TRUST.pins, Pin("sql", OTHER.public.id, OTHER.public.pem.decode())), {"sql": 2})
-    assert "1 of the 2 signatures" in refused(packed(json.dumps(once).encode(), MEMBERS), trust, tmp_path)
-
-
-def test_two_signers_satisfy_two(tmp_path: Path) -> None:
-    trust = Trust((*TRUST.pins, Pin("sql", OTHER.public.id, OTHER.public.pem.decode())), {"sql": 2})
-    (tmp_path / "good.expert").write_bytes(packed(hostile.bundle(MEMBERS, keys=[KEY, OTHER]), MEMBERS))
-    assert set(store.install(tmp_path / "good.expert", trust).signers) == {KEY.public.id, OTHER.public.id}
-
-
-def test_50_a_key_of_another_curve_signs_nothing_of_this_one(tmp_path: Path) -> None:
-    from expert_cli import signing
-
-    other = signing.generate("P-384")
-    trust = Trust((Pin("sql", other.public.id, other.public.pem.decode()),))
-    assert "an unknown key" in refused(GOOD, trust, tmp_path)
-
-
-def test_unsigned_is_still_checked(tmp_path: Path, home: Path) -> None:
-    """--allow-unsigned lets in what nobody signed, and nothing that is damaged."""
-    path = tmp_path / "unsigned.expert"
-    path.write_bytes(packed(hostile.bundle(MEMBERS, keys=()), MEMBERS))
-    assert store.install(path, None).unsigned
-    path.write_bytes(packed(hostile.bundle(MEMBERS, keys=()), MEMBERS | {"card.md": b"# other"}))
-    with pytest.raises(VerificationError):
-        store.install(path, None)
