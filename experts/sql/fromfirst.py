@@ -1,7 +1,7 @@
 """Inner SQL: the canonical FROM-first text that models write, from SQL and back.
 
 ``canonical`` parses and normalises a query against a schema, ``write`` prints it FROM-first, and ``read`` turns
-FROM-first text into ordinary SELECT-first SQL. Reading needs no parser: canonical text is regular enough to split.
+FROM-first text into ordinary SELECT-first SQL. Reading needs no parser: the text is regular enough to split.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import sqlglot
 from sqlglot import exp
 from sqlglot.dialects.sqlite import SQLite
-from sqlglot.errors import OptimizeError, ParseError, SqlglotError
+from sqlglot.errors import SqlglotError
 from sqlglot.optimizer.qualify import qualify
 
 from expert_cli.errors import ContextError
@@ -21,9 +21,18 @@ from experts.sql.schema import Schema
 
 CLAUSES = ("WHERE", "GROUP BY", "HAVING", "ORDER BY", "LIMIT")
 SET_OPERATIONS = ("UNION ALL", "UNION", "INTERSECT", "EXCEPT")
+MAX_DEPTH = 50
+"""Parentheses within each other that are read."""
+
+_QUOTED = r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\""
+_SPACE = re.compile(rf"({_QUOTED})|\s+")
+_WORD = re.compile(
+    rf"{_QUOTED}|[()]|"
+    r"\b(?:FROM|SELECT|WHERE|GROUP BY|HAVING|ORDER BY|LIMIT|UNION ALL|UNION|INTERSECT|EXCEPT)\b"
+)
 
 
-class _Writer(SQLite.Generator):
+class _Writer(SQLite.Generator):  # type: ignore[misc, valid-type]
     """Prints FROM and JOINs before SELECT, and negations beside their operator."""
 
     def select_sql(self, expression: exp.Select) -> str:
@@ -38,20 +47,19 @@ class _Writer(SQLite.Generator):
         return f"{first} {super().select_sql(copy).strip()}"
 
     def neq_sql(self, expression: exp.NEQ) -> str:
-        return self.binary(expression, "!=")
+        return str(self.binary(expression, "!="))
 
     def not_sql(self, expression: exp.Not) -> str:
         inner = expression.this.unnest() if isinstance(expression.this, exp.Paren) else expression.this
         if isinstance(inner, exp.Is):
             return f"{self.sql(inner, 'this')} IS NOT {self.sql(inner, 'expression')}"
-        for kind, word in ((exp.In, "IN"), (exp.Like, "LIKE"), (exp.Between, "BETWEEN")):
-            if isinstance(inner, kind):
-                subject = self.sql(inner, "this")
-                return f"{subject} NOT {self.sql(inner)[len(subject) + 1 :]}"
+        if isinstance(inner, exp.In | exp.Like | exp.Between):
+            subject = self.sql(inner, "this")
+            return f"{subject} NOT {self.sql(inner)[len(subject) + 1 :]}"
         return str(super().not_sql(expression))
 
     def ordered_sql(self, expression: exp.Ordered) -> str:
-        return self.sql(expression, "this") + (" DESC" if expression.args.get("desc") else "")
+        return str(self.sql(expression, "this")) + (" DESC" if expression.args.get("desc") else "")
 
 
 def canonical(sql: str, schema: Schema, dialect: str = "sqlite") -> exp.Query:
@@ -60,17 +68,17 @@ def canonical(sql: str, schema: Schema, dialect: str = "sqlite") -> exp.Query:
     Raises:
         ContextError: it is not one query, or names what the schema does not hold.
     """
+    tables: dict[str, object] = {
+        table.name.lower(): {column.name.lower(): "TEXT" for column in table.columns} for table in schema.tables
+    }
     try:
         parsed = sqlglot.parse_one(sql, dialect=dialect)
         if not isinstance(parsed, exp.Query):
-            raise ContextError(f"not a query: {sql[:80]}")
+            raise ContextError(f"not a query: {sql[:80]!r}; write one SELECT")
         _strings(parsed, schema)
-        types = {
-            table.name.lower(): {column.name.lower(): "TEXT" for column in table.columns} for table in schema.tables
-        }
         qualified = qualify(
             parsed,
-            schema=types,
+            schema=tables,
             dialect="sqlite",
             quote_identifiers=False,
             expand_stars=False,
@@ -78,8 +86,8 @@ def canonical(sql: str, schema: Schema, dialect: str = "sqlite") -> exp.Query:
             identify=False,
             expand_alias_refs=False,
         )
-    except (SqlglotError, ParseError, OptimizeError) as problem:
-        raise ContextError(f"cannot parse {sql[:80]!r}: {problem}") from problem
+    except SqlglotError as problem:
+        raise ContextError(f"cannot parse {sql[:80]!r}: {problem}; write one SELECT for {dialect}") from problem
     for select in list(qualified.find_all(exp.Select)):
         _replace_generated_aliases(select)
         _drop_table_aliases(select)
@@ -90,12 +98,13 @@ def canonical(sql: str, schema: Schema, dialect: str = "sqlite") -> exp.Query:
     return qualified
 
 
-def write(expression: exp.Expression) -> str:
+def write(query: exp.Query) -> str:
     """The FROM-first text of a canonical query."""
-    return re.sub(r"\s+", " ", _Writer(dialect="sqlite").generate(expression)).strip()
+    text = str(_Writer(dialect="sqlite").generate(query))
+    return _SPACE.sub(lambda match: match[1] or " ", text).strip()
 
 
-def _strings(parsed: exp.Expression, schema: Schema) -> None:
+def _strings(parsed: exp.Query, schema: Schema) -> None:
     """Turn double-quoted names that are no column into the string literals that SQLite takes them for."""
     known = {column for _, column in schema.columns}
     for column in list(parsed.find_all(exp.Column)):
@@ -113,7 +122,7 @@ def _replace_generated_aliases(select: exp.Select) -> None:
                 column.replace(selected[column.name.lower()].copy())
 
 
-def sources(select: exp.Select) -> list[exp.Expression]:
+def sources(select: exp.Select) -> list[exp.Expr]:
     """What ``select`` reads from, in order: tables and derived tables."""
     items = [select.args.get("from_"), *(select.args.get("joins") or [])]
     return [item.this for item in items if item is not None]
@@ -185,56 +194,67 @@ def order_joins(select: exp.Select, rank: Mapping[str, int]) -> bool:
 
 
 def read(text: str) -> str:
-    """SELECT-first SQL for FROM-first ``text``.
+    """SELECT-first SQL for FROM-first ``text``; SELECT-first text comes back as it is.
 
     Raises:
-        ContextError: the text is not FROM-first.
+        ContextError: the text is neither.
     """
+    depth = deepest = 0
+    for match in _WORD.finditer(text):
+        depth += {"(": 1, ")": -1}.get(match[0], 0)
+        deepest = max(deepest, depth)
+    if depth or deepest > MAX_DEPTH:
+        raise _unreadable(text, f"parentheses are open or nested more than {MAX_DEPTH} deep")
     return _read(text.strip())
 
 
+def _unreadable(text: str, reason: str) -> ContextError:
+    return ContextError(f"cannot read {text[:120]!r} as SQL: {reason}; ask in other words")
+
+
 def _read(text: str) -> str:
-    pieces = _pieces(text)
-    out, place = [], 0
-    while place < len(pieces):
-        clauses: dict[str, str] = {}
-        while place < len(pieces) and pieces[place][0] not in SET_OPERATIONS:
-            word, body = pieces[place]
-            if word in clauses:
-                raise ContextError(f"two {word} clauses in one scope: {text[:120]!r}")
+    begin, pieces = _pieces(text)
+    out = [_nested(begin)] if begin else []
+    clauses: dict[str, str] = {}
+    for word, body in pieces:
+        if word in SET_OPERATIONS:
+            out += [_turned(clauses, text), word]
+            clauses = {}
+        elif word in clauses:
+            raise _unreadable(text, f"two {word} clauses in one scope")
+        else:
             clauses[word] = _nested(body)
-            place += 1
-        if "FROM" not in clauses or "SELECT" not in clauses:
-            raise ContextError(f"not FROM-first SQL: {text[:120]!r}")
-        rest = [f"{word} {clauses[word]}" for word in CLAUSES if word in clauses]
-        out.append(" ".join([f"SELECT {clauses['SELECT']} FROM {clauses['FROM']}", *rest]))
-        if place < len(pieces):
-            out.append(pieces[place][0])
-            place += 1
-    return " ".join(out)
+    return " ".join([*out, _turned(clauses, text)])
 
 
-_WORD = re.compile(
-    r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|[()]|\b(?:FROM|SELECT|WHERE|GROUP BY|HAVING|ORDER BY|LIMIT|UNION ALL|UNION|INTERSECT|EXCEPT)\b"
-)
+def _turned(clauses: Mapping[str, str], text: str) -> str:
+    """One scope, SELECT first."""
+    if "FROM" not in clauses or "SELECT" not in clauses:
+        raise _unreadable(text, "a scope without FROM or SELECT")
+    rest = [f"{word} {clauses[word]}" for word in CLAUSES if word in clauses]
+    return " ".join([f"SELECT {clauses['SELECT']} FROM {clauses['FROM']}", *rest])
 
 
-def _pieces(text: str) -> list[tuple[str, str]]:
-    """(keyword, body) for every clause at depth zero, quotes and parentheses respected."""
+def _pieces(text: str) -> tuple[str, list[tuple[str, str]]]:
+    """What stands before the first clause, and (keyword, body) for every clause at depth zero.
+
+    Quotes and parentheses are respected; only ``WITH …`` may stand before the first clause.
+    """
     found: list[tuple[str, int, int]] = []
     depth = 0
     for match in _WORD.finditer(text):
-        token = match.group(0)
-        if token == "(":
+        word = match.group(0)
+        if word == "(":
             depth += 1
-        elif token == ")":
+        elif word == ")":
             depth -= 1
-        elif depth == 0 and token[0] not in "'\"":
-            found.append((token, match.start(), match.end()))
-    if depth or not found or found[0][1] != 0:
-        raise ContextError(f"not FROM-first SQL: {text[:120]!r}")
+        elif depth == 0 and word[0] not in "'\"":
+            found.append((word, match.start(), match.end()))
+    if not found or (found[0][1] and not text.startswith("WITH ")):
+        raise _unreadable(text, "it does not begin with FROM")
     ends = [start for _, start, _ in found[1:]] + [len(text)]
-    return [(word, text[end:stop].strip()) for (word, _, end), stop in zip(found, ends, strict=True)]
+    pieces = [(word, text[end:stop].strip()) for (word, _, end), stop in zip(found, ends, strict=True)]
+    return text[: found[0][1]].strip(), pieces
 
 
 def _nested(body: str) -> str:
@@ -242,14 +262,13 @@ def _nested(body: str) -> str:
     out, place = [], 0
     opened: list[int] = []
     for match in _WORD.finditer(body):
-        token = match.group(0)
-        if token == "(":
+        if match.group(0) == "(":
             opened.append(match.start())
-        elif token == ")" and opened:
+        elif match.group(0) == ")" and opened:
             start = opened.pop()
             if not opened:
                 inside = body[start + 1 : match.start()]
-                turned = _read(inside) if inside.startswith("FROM") else _nested(inside)
+                turned = _read(inside) if re.match(r"FROM\b", inside) else _nested(inside)
                 out.append(body[place : start + 1] + turned)
                 place = match.start()
     return "".join(out) + body[place:]

@@ -26,7 +26,6 @@ TOKENS = (
 
 SMALL_INTEGERS = frozenset(str(number) for number in range(11))
 
-
 INSIDE = (exp.Count, exp.Sum, exp.Avg, exp.Min, exp.Max, exp.Exists, exp.And, exp.Or)
 OUTSIDE = (exp.Case, exp.Cast, exp.Window, exp.With, exp.Placeholder, exp.Offset, exp.DPipe, exp.Boolean, exp.Collate)
 
@@ -111,32 +110,34 @@ def _literals(query: exp.Query, linked: Linked) -> None:
             raise Unreachable(f"the literal {text!r} is not offered by the question")
 
 
+_POINTER = re.compile(r"(?:<(?P<mark>any|pre|suf)>)?<(?P<kind>[tcv])(?P<number>[0-9]{1,3})>")
+
+
 def realise(text: str, linked: Linked) -> str:
     """Pointer ``text`` as FROM-first SQL with quoted names and literals.
 
     Raises:
         ContextError: a pointer has no meaning here.
     """
-    try:
-        text = re.sub(r"<(any|pre|suf)><v(\d+)>", lambda match: " " + _pattern(match[1], int(match[2]), linked), text)
-        text = re.sub(r"<v(\d+)>", lambda match: " " + _literal(int(match[1]), linked), text)
-        text = re.sub(r"<c(\d+)>", lambda match: " " + _column(int(match[1]), linked), text)
-        text = re.sub(r"<t(\d+)>", lambda match: " " + quote(linked.tables[int(match[1])].name), text)
-    except IndexError as problem:
-        raise ContextError(f"a pointer without meaning in {text!r}") from problem
-    return re.sub(r"\( +", "(", text).strip()
+
+    def named(match: re.Match[str]) -> str:
+        name = _named(match["mark"] or "", match["kind"], int(match["number"]), linked)
+        if name is None:
+            raise ContextError(f"{match[0]} means nothing for this question; ask in other words")
+        return name if text[: match.start()].endswith(("(", " ")) else " " + name
+
+    return _POINTER.sub(named, text).strip()
 
 
-def _column(number: int, linked: Linked) -> str:
-    table, column = linked.columns[number]
-    return f"{quote(table)}.{quote(column)}"
-
-
-def _literal(number: int, linked: Linked) -> str:
-    literal = linked.literals[number]
-    return literal.text if literal.number else "'" + literal.text.replace("'", "''") + "'"
-
-
-def _pattern(mark: str, number: int, linked: Linked) -> str:
-    text = linked.literals[number].text.replace("'", "''")
-    return "'" + ("" if mark == "pre" else "%") + text + ("" if mark == "suf" else "%") + "'"
+def _named(mark: str, kind: str, number: int, linked: Linked) -> str | None:
+    if kind == "t" and not mark and number < len(linked.tables):
+        return quote(linked.tables[number].name)
+    if kind == "c" and not mark and number < len(linked.columns):
+        return ".".join(quote(part) for part in linked.columns[number])
+    if kind == "v" and number < len(linked.literals):
+        literal = linked.literals[number]
+        if literal.number and not mark:
+            return literal.text
+        before, after = ("%" if mark in ("any", "suf") else ""), ("%" if mark in ("any", "pre") else "")
+        return "'" + before + literal.text.replace("'", "''") + after + "'"
+    return None

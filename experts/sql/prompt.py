@@ -5,7 +5,8 @@ from __future__ import annotations
 import collections
 
 from expert_cli.task import Message
-from experts.sql.linking import Linked, Literal, Mention, words
+from experts.sql.linking import Linked, Mention
+from experts.sql.literals import Literal
 from experts.sql.schema import Column, quote
 
 MAX_TAGS = 4
@@ -120,8 +121,3 @@ RESERVED = frozenset(
     "index inner intersect is join key left like limit not null offset on or order outer right select set table then "
     "to transaction union unique using values when where with".split()
 )
-
-
-def vocabulary(linked: Linked) -> tuple[str, ...]:
-    """The stems of every linked name, for reports on what was understood."""
-    return tuple(sorted({word for table, column in linked.columns for word in (*words(table), *words(column))}))

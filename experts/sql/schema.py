@@ -11,9 +11,22 @@ from functools import cached_property
 from pathlib import Path
 
 from expert_cli.errors import ContextError
+from experts.sql.execute import LOCK_WAIT, open_database, uri
+
+Key = tuple[str, str]
+"""A table and a column of it, lower-cased."""
+
+Edge = tuple[Key, Key]
+"""Two columns that their tables may be joined on."""
 
 MAX_VALUES = 2000
 """Distinct values read per text column for linking."""
+
+MAX_ROWS = 200_000
+"""Rows of a table that are searched for them."""
+
+MAX_STEPS, STEPS = 200_000_000, 10_000
+"""Steps of SQLite's machine that opening may take, and how often they are counted: a view may never end."""
 
 MAX_VALUE_LENGTH = 60
 
@@ -66,77 +79,63 @@ class Schema:
     """Lower-cased text value -> (table, column, value as stored)."""
 
     @cached_property
-    def columns(self) -> dict[tuple[str, str], Column]:
+    def columns(self) -> dict[Key, Column]:
+        """Every column by (table, column)."""
         return {(table.name.lower(), column.name.lower()): column for table in self.tables for column in table.columns}
 
     @cached_property
     def by_name(self) -> dict[str, Table]:
+        """Every table by its lower-cased name."""
         return {table.name.lower(): table for table in self.tables}
 
     @cached_property
-    def flags(self) -> dict[tuple[str, str], tuple[str, ...]]:
+    def flags(self) -> dict[Key, tuple[str, ...]]:
         """Text columns whose only values are a pair such as ``T`` and ``F``, with those values."""
-        held: dict[tuple[str, str], set[str]] = {}
+        held: dict[Key, dict[str, str]] = {}
         for key, places in self.values.items():
-            for table, column, _ in places:
-                pair = (table.lower(), column.lower())
-                if pair not in held:
-                    held[pair] = set()
-                if len(held[pair]) <= 2:
-                    held[pair].add(key)
+            for table, column, value in places:
+                known = held.setdefault((table.lower(), column.lower()), {})
+                if len(known) <= 2:
+                    known.setdefault(key, value)
         return {
-            pair: tuple(sorted(self._stored(pair, value) for value in values))
-            for pair, values in held.items()
-            if any(values <= flag for flag in FLAGS)
+            pair: tuple(sorted(known.values()))
+            for pair, known in held.items()
+            if any(known.keys() <= flag for flag in FLAGS)
         }
 
-    def _stored(self, pair: tuple[str, str], key: str) -> str:
-        return next(value for table, column, value in self.values[key] if (table.lower(), column.lower()) == pair)
-
     @cached_property
-    def _edges(self) -> list[tuple[tuple[str, str], tuple[str, str]]]:
-        return self._joins()
-
-    def edges(self) -> list[tuple[tuple[str, str], tuple[str, str]]]:
+    def edges(self) -> list[Edge]:
         """Pairs of columns that tables may be joined on: the declared keys, then those that names suggest."""
-        return self._edges
-
-    def _joins(self) -> list[tuple[tuple[str, str], tuple[str, str]]]:
-        found: dict[frozenset[tuple[str, str]], tuple[tuple[str, str], tuple[str, str]]] = {}
+        found: dict[frozenset[Key], Edge] = {}
         for key in self.foreign_keys:
             left, right = (key.table.lower(), key.column.lower()), (key.target.lower(), key.target_column.lower())
             if left in self.columns and right in self.columns and left[0] != right[0]:
                 found.setdefault(frozenset((left, right)), (left, right))
         declared = {frozenset((left[0], right[0])) for left, right in found.values()}
-        for left, right in self._suggested():
+        for left, right in (*self._alike(), *self._siblings()):
             if frozenset((left[0], right[0])) not in declared:
                 found.setdefault(frozenset((left, right)), (left, right))
         return list(found.values())
 
-    def _suggested(self) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
-        """Column pairs that look like keys: the same name as another table's primary key, or ``<table>_id`` and ``id``."""
-        targets: dict[str, list[tuple[str, str]]] = {}
+    def _alike(self) -> Iterator[Edge]:
+        """Columns called as another table's primary key is, or ``<table>`` or ``<table>_id``."""
+        targets: dict[str, list[Key]] = {}
         for table in self.tables:
             primaries = [column.name.lower() for column in table.columns if column.primary]
-            if len(primaries) != 1 and table.columns and not primaries:
-                primaries = [table.columns[0].name.lower()]
-            if len(primaries) != 1:
-                continue
-            stem = table.name.lower()
-            for name in {primaries[0]} - {"id", "name", "code"}:
-                targets.setdefault(name, []).append((stem, primaries[0]))
-            for name in {stem, stem.removesuffix("s")} | {
-                f"{stem}_id",
-                f"{stem}id",
-                f"{stem.removesuffix('s')}_id",
-                f"{stem.removesuffix('s')}id",
-            }:
-                targets.setdefault(name, []).append((stem, primaries[0]))
-        for table, column in self.columns:
-            for target in targets.get(column, ()):
-                if target[0] != table:
-                    yield (table, column), target
-        referring: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+            if not primaries:
+                primaries = [column.name.lower() for column in table.columns[:1]]
+            if len(primaries) == 1:
+                key = (table.name.lower(), primaries[0])
+                for name in _called(*key):
+                    targets.setdefault(name, []).append(key)
+        for pair in self.columns:
+            for target in targets.get(pair[1], ()):
+                if target[0] != pair[0]:
+                    yield pair, target
+
+    def _siblings(self) -> Iterator[Edge]:
+        """Columns of one name that refer to the same key."""
+        referring: dict[tuple[str, str, str], list[Key]] = {}
         for key in self.foreign_keys:
             shared = (key.target.lower(), key.target_column.lower(), key.column.lower())
             referring.setdefault(shared, []).append((key.table.lower(), key.column.lower()))
@@ -147,46 +146,48 @@ class Schema:
                         yield left, right
 
 
-def read_sqlite(path: Path, *, values: bool = True) -> Schema:
-    """The schema of a SQLite file, read-only, with its text values when ``values``.
+def _called(table: str, primary: str) -> Iterator[str]:
+    """What columns that refer to ``table`` are called."""
+    if primary not in ("id", "name", "code"):
+        yield primary
+    for stem in dict.fromkeys((table, table.removesuffix("s"))):
+        yield from (stem, f"{stem}_id", f"{stem}id")
+
+
+def read_sqlite(path: Path) -> Schema:
+    """The schema of a SQLite file, read-only, with its text values.
 
     Raises:
         ContextError: the file cannot be opened, is not SQLite, or holds no tables.
     """
-    if not path.exists():
-        raise ContextError(f"no database at {path}; check the path given to --db")
-    if not path.is_file():
-        raise ContextError(f"{path} is not a file; --db takes a SQLite database file")
+    path = open_database(path)
     try:
-        with closing(sqlite3.connect(path.resolve().as_uri() + "?mode=ro", uri=True, timeout=2.0)) as connection:
+        with closing(sqlite3.connect(uri(path), uri=True, timeout=LOCK_WAIT)) as connection:
             connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
-            return _read(connection, values=values)
+            connection.execute("PRAGMA trusted_schema=OFF")
+            _limit(connection)
+            return _read(connection)
     except sqlite3.DatabaseError as problem:
-        reason = str(problem)
-        step = "close the program that holds it and try again" if "locked" in reason else "give a SQLite database file"
-        raise ContextError(f"cannot read {path}: {reason}; {step}") from problem
+        raise ContextError(
+            f"cannot read {path}: {problem}; close the program that writes it, or repair it"
+        ) from problem
 
 
 def from_ddl(text: str, source: str = "schema") -> Schema:
-    """The schema that SQLite makes of CREATE statements.
+    """The schema that SQLite makes of CREATE statements, with the values of the rows that they are followed by.
 
     Raises:
         ContextError: SQLite refuses them, or they create no table.
     """
     with closing(sqlite3.connect(":memory:")) as connection:
-        connection.set_authorizer(_only_create)
+        _limit(connection)
+        connection.set_authorizer(_inside)
         try:
             connection.executescript(text)
-        except (sqlite3.DatabaseError, ValueError) as problem:
+        except (sqlite3.Error, sqlite3.Warning, ValueError) as problem:
             raise ContextError(f"{source}: {problem}; give CREATE TABLE statements that SQLite accepts") from problem
-        finally:
-            connection.set_authorizer(None)
-        return _read(connection, values=False)
-
-
-def _only_create(action: int, first: str | None, second: str | None, database: str | None, trigger: str | None) -> int:
-    """Refuse what reaches outside the in-memory database."""
-    return sqlite3.SQLITE_DENY if action in (sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_PRAGMA) else sqlite3.SQLITE_OK
+        connection.set_authorizer(None)
+        return _read(connection)
 
 
 def quote(name: str) -> str:
@@ -194,42 +195,74 @@ def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _read(connection: sqlite3.Connection, *, values: bool) -> Schema:
-    names = [
-        name
-        for (name,) in connection.execute(
-            "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
-        )
-    ]
-    if not names:
-        raise ContextError("the database has no tables; create some, or point --db at another file")
-    tables, keys = [], []
-    held: dict[str, list[tuple[str, str, str]]] = {}
-    for name in names:
-        rows = connection.execute(f"PRAGMA table_info({quote(name)})").fetchall()
-        columns = tuple(Column(row[1], (row[2] or "").lower(), bool(row[5])) for row in rows)
-        if not columns:
+def _limit(connection: sqlite3.Connection) -> None:
+    left = iter(range(MAX_STEPS // STEPS))
+    connection.set_progress_handler(lambda: next(left, None) is None, STEPS)
+
+
+def _inside(action: int, first: str | None, second: str | None, database: str | None, trigger: str | None) -> int:
+    """SQLite's authorizer callback: nothing outside the database in memory; the pragmas of a dump do nothing."""
+    if action == sqlite3.SQLITE_PRAGMA:
+        return sqlite3.SQLITE_IGNORE
+    return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_ATTACH else sqlite3.SQLITE_OK
+
+
+def _read(connection: sqlite3.Connection) -> Schema:
+    shadows = {row[1] for row in connection.execute("PRAGMA table_list") if row[2] == "shadow"}
+    tables, views, keys = [], [], []
+    for name, kind in connection.execute(NAMES).fetchall():
+        columns = _columns(connection, name)
+        if name in shadows or not columns:
             continue
         tables.append(Table(name, columns))
+        if kind == "view":
+            views.append(tables[-1])
         for row in connection.execute(f"PRAGMA foreign_key_list({quote(name)})"):
             keys.append((name, row[3], row[2], row[4]))
-        if values:
-            for column in columns:
-                _collect(connection, name, column, held)
+    if not tables:
+        raise ContextError("the database has no tables; create some, or point --db at another file")
     primary = {table.name.lower(): [column.name for column in table.columns if column.primary] for table in tables}
     foreign = tuple(
         ForeignKey(table, column, target, given or (primary.get(target.lower()) or [column])[0])
         for table, column, target, given in keys
     )
+    held: dict[str, list[tuple[str, str, str]]] = {}
+    for table in [*(table for table in tables if table not in views), *views]:
+        for column in table.columns:
+            _collect(connection, table.name, column, held)
     return Schema(tuple(tables), foreign, held)
+
+
+NAMES = (
+    "SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+)
+HIDDEN = 1
+"""What ``table_xinfo`` calls the columns of a virtual table that hold no data."""
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> tuple[Column, ...]:
+    """The columns of a table, generated ones too; none of a view that does not compile or of an unknown module."""
+    try:
+        rows = connection.execute(f"PRAGMA table_xinfo({quote(table)})").fetchall()
+    except sqlite3.OperationalError as problem:
+        if problem.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+            raise
+        return ()
+    return tuple(Column(row[1], (row[2] or "").lower(), bool(row[5])) for row in rows if row[6] != HIDDEN)
 
 
 def _collect(
     connection: sqlite3.Connection, table: str, column: Column, held: dict[str, list[tuple[str, str, str]]]
 ) -> None:
+    """Add the text values of one column to ``held``, as many as a view that fails or never ends gives."""
     if column.numeric:
         return
-    query = f"SELECT DISTINCT {quote(column.name)} FROM {quote(table)} LIMIT {MAX_VALUES}"
-    for (value,) in connection.execute(query):
-        if isinstance(value, str) and 0 < len(value.strip()) <= MAX_VALUE_LENGTH:
-            held.setdefault(value.strip().lower(), []).append((table, column.name, value))
+    name = quote(column.name)
+    query = f"SELECT DISTINCT {name} FROM (SELECT {name} FROM {quote(table)} LIMIT {MAX_ROWS}) LIMIT {MAX_VALUES}"
+    try:
+        for (value,) in connection.execute(query):
+            if isinstance(value, str) and 0 < len(value.strip()) <= MAX_VALUE_LENGTH:
+                held.setdefault(value.strip().lower(), []).append((table, column.name, value))
+    except sqlite3.OperationalError as problem:
+        if problem.sqlite_errorcode not in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_INTERRUPT):
+            raise

@@ -101,7 +101,7 @@ def _sql(pair: tuple[str, Column]) -> str:
 def _join(draft: _Draft) -> bool:
     """Join one more table along a key; False where there is none."""
     options = []
-    for left, right in draft.schema.edges():
+    for left, right in draft.schema.edges:
         for old, new in ((left, right), (right, left)):
             joined = {table.lower() for table in draft.tables}
             if old[0] in joined and new[0] not in joined:
@@ -412,7 +412,7 @@ def _without(draft: _Draft) -> Said:
     rng, columns = draft.rng, _several(draft, 2)
     edges = [
         (mine, other)
-        for left, right in draft.schema.edges()
+        for left, right in draft.schema.edges
         for mine, other in ((left, right), (right, left))
         if mine[0] == draft.table.lower()
     ]
