@@ -6,8 +6,6 @@ Hook rules are named by comment lines ``# hook: column the columns in scope``: t
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
-from dataclasses import dataclass
 from functools import lru_cache
 
 from expert_cli.errors import GrammarError
@@ -24,10 +22,11 @@ from expert_cli.grammar.nodes import (
     Sequence,
     Token,
 )
+from expert_cli.grammar.source import MOST_REPETITIONS, Fault, Source
+from expert_cli.grammar.validate import structural
 
 LONGEST = 4 << 20  # characters of text
 DEEPEST = 64  # groups inside groups
-MOST_REPETITIONS = 2000  # llama.cpp reads a larger maximum as "no limit" and refuses a larger minimum
 
 _SPACE = re.compile(r"(?:[ \t]|#[^\r\n]*)*")
 _SPACE_AND_LINES = re.compile(r"(?:[ \t\r\n]|#[^\r\n]*)*")
@@ -41,34 +40,6 @@ _TOKEN = re.compile(r"<(\[[0-9]+\]|[^>\[][^>]*)>")
 _QUANTIFIER = re.compile(r"\{[ \t]*(?P<low>[0-9]+)[ \t]*(?P<comma>,)?[ \t]*(?P<high>[0-9]+)?[ \t]*\}|(?P<sign>[*+?])")
 _ESCAPED = {"t": "\t", "r": "\r", "n": "\n", "\\": "\\", '"': '"', "[": "[", "]": "]", "-": "-"}
 _HEX = {"x": 2, "u": 4, "U": 8}
-
-
-@dataclass(frozen=True, order=True)
-class Fault:
-    """What is wrong and where; ``line`` and ``column`` count from 1."""
-
-    line: int
-    column: int
-    message: str
-
-    def __str__(self) -> str:
-        return f"line {self.line}, column {self.column}: {self.message}"
-
-
-@dataclass(frozen=True)
-class Source:
-    """A grammar as read, with the place of every rule and reference, for the faults that follow."""
-
-    grammar: Grammar
-    faults: tuple[Fault, ...]
-    defined: dict[str, int]
-    used: dict[str, int]
-    lines: tuple[int, ...]
-
-    def place(self, offset: int) -> tuple[int, int]:
-        """Line and column of a character offset."""
-        line = bisect_right(self.lines, offset)
-        return line, offset - self.lines[line - 1] + 1
 
 
 class _Stop(Exception):
@@ -294,8 +265,6 @@ def read(text: str) -> Source:
 
 def faults(text: str) -> list[Fault]:
     """Every fault of ``text``, in order of place: syntax first, then what would break or hang a matcher."""
-    from expert_cli.grammar.validate import structural
-
     source = read(text)
     return sorted([*source.faults, *structural(source)])
 

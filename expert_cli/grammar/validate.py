@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Many
 
-from expert_cli.grammar.gbnf import MOST_REPETITIONS, Fault, Source
 from expert_cli.grammar.nodes import (
     EMPTY,
     Choice,
@@ -19,6 +18,7 @@ from expert_cli.grammar.nodes import (
     children,
     closure,
 )
+from expert_cli.grammar.source import MOST_REPETITIONS, Fault, Source
 
 LARGEST = 500_000  # nodes of the tree
 
