@@ -23,6 +23,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from expert_cli.conversation import Template, completion, render
 from expert_cli.task import Example, Task
+from expert_cli.training import layers
 
 QWEN2_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -197,6 +198,8 @@ class Run:
         model = build_model(self.recipe["model"], self.tokenizer, assistant_end, self.recipe["template"]["start"]).to(
             self.device
         )
+        if self.device.type == "cpu":
+            layers.install(model)
         optimizers = _optimizers(model, options)
         base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
         step, used, tokens = 0, 0.0, 0
