@@ -75,8 +75,9 @@ class Identity:
 class Answer:
     """The query that won and what it returned.
 
-    ``confidence`` is the winner's share of the probability of all candidates, 0 to 1. ``rows`` is empty where nothing
-    was run; ``ran`` tells that from an empty result. ``tokens`` counts those of the winner.
+    ``confidence`` is the probability that the model gives the winner among all that the grammar allows, 0 to 1; on
+    Spider train it was off by 0.07 on average, the winner's share among the candidates by 0.19. ``rows`` is empty
+    where nothing was run; ``ran`` tells that from an empty result. ``tokens`` counts those of the winner.
     """
 
     question: str
@@ -154,13 +155,6 @@ class Answered:
 
 
 Event = Linked | Read | Written | Tried | Answered
-
-
-def shares(logprobs: list[float]) -> list[float]:
-    """Each log-probability's share of the whole, 0 to 1."""
-    top = max(logprobs, default=0.0)
-    weights = [math.exp(logprob - top) for logprob in logprobs]
-    return [weight / sum(weights) for weight in weights]
 
 
 def _json_value(cell: Any) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from functools import cached_property
+from math import exp
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -26,7 +27,6 @@ from expert_cli.answer import (
     Read,
     Timings,
     Written,
-    shares,
 )
 from expert_cli.conversation import Template, render
 from expert_cli.errors import NoAnswerError, UsageError
@@ -34,8 +34,8 @@ from expert_cli.manifest import Decoding
 from expert_cli.task import Binding, Context, Limits, Task
 from expert_cli.trial import Trial
 
-PREFER_ROWS = 2
-"""Candidates looked at after one without rows, in the hope of some."""
+PREFER_ROWS = 5
+"""Candidates looked at after one without rows: on Spider train, a first candidate without rows was wrong 38 times in 41."""
 
 
 class Writer(Protocol):
@@ -207,7 +207,7 @@ class Session:
             timings=timings,
             candidates=tuple(candidates),
             chosen=chosen,
-            confidence=shares([candidate.logprob for candidate in candidates])[chosen],
+            confidence=exp(candidates[chosen].logprob),
             dialect=self.dialect,
             expert=self.expert.identity,
             tokens=candidates[chosen].tokens,

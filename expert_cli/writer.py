@@ -15,16 +15,13 @@ from expert_cli.runtime import decode
 from expert_cli.runtime.bases import Base
 from expert_cli.task import Binding
 
-QUANTISATION = "q8_0"
-"""What a woven model is stored as; halves the memory of f16 and costs no accuracy that was measured."""
-
 SHORTEST = 48
 """Tokens that must be left for the completion once the prompt is read."""
 
 
 SMALL = 100_000_000
-"""Parameters below which one thread serves best: threads that wait for each other cost more than they bring, and on a
-busy machine seven times more."""
+"""Parameters below which a base is woven in half precision, and one thread serves it best: threads that wait for each
+other cost more than they bring, and on a busy machine seven times more."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +98,10 @@ def _llama(base: Base, adapter: Adapter | None, rows: int, threads: int | None) 
     from expert_cli.runtime.llama import LlamaModel
     from expert_cli.runtime.weave import woven
 
-    if base.manifest.parameters < SMALL:
-        threads = 1
-    path = woven(base, adapter.folder, adapter.base_sha256, QUANTISATION) if adapter else base.file("gguf")
-    return LlamaModel(path, threads=threads, context=base.manifest.context, rows=rows)
+    small = base.manifest.parameters < SMALL
+    quantisation = "f16" if small else "q8_0"
+    path = woven(base, adapter.folder, adapter.base_sha256, quantisation) if adapter else base.file("gguf")
+    return LlamaModel(path, threads=1 if small else threads, context=base.manifest.context, rows=rows)
 
 
 def _hf(base: Base, adapter: Adapter | None, rows: int, threads: int | None) -> decode.Model:

@@ -45,7 +45,7 @@ def test_query_and_rows_on_stdout_the_rest_on_stderr(ask: Any) -> None:
     assert "| ink  |   5.0 |" in done.stdout
     assert "| nib  |  NULL |" in done.stdout
     assert "\x1b" not in done.stdout + done.stderr
-    assert "3 rows" in done.stderr and "confidence 1.00" in done.stderr
+    assert "3 rows" in done.stderr and "confidence 0.37" in done.stderr
     assert "candidate" not in done.stderr
 
 

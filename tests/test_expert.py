@@ -83,7 +83,7 @@ def test_json_is_the_answer(tmp_path: Path) -> None:
     data = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert data["question"] == "which one?"
     assert data["rows"] == [["nib\x1b[31m", None, {"hex": "00ff"}, "inf"]]
-    assert (data["sql"], data["columns"][0], data["tokens"], data["confidence"]) == (query + ";", "name", 9, 0.75)
+    assert (data["sql"], data["columns"][0], data["tokens"], data["confidence"]) == (query + ";", "name", 9, 0.6)
     assert data["timings"].keys() == {"link", "prompt", "decode", "check", "run", "total"}
     assert data["candidates"][1] == {
         "text": NAMES,
