@@ -38,6 +38,7 @@ class Hub:
     asked: list[dict[str, str]] = field(default_factory=list)
     elsewhere: str = ""
     url: str = ""
+    closing: threading.Event = field(default_factory=threading.Event)
 
     def ranges(self) -> list[str | None]:
         return [headers.get("Range") for headers in self.asked]
@@ -73,7 +74,7 @@ class Hub:
         request.wfile.write(body[start : start + cut])
         if fault == "stall":
             request.wfile.flush()
-            time.sleep(1.0)
+            self.closing.wait(20)
 
 
 def serve(hub_: Hub) -> ThreadingHTTPServer:
@@ -98,10 +99,12 @@ def serve(hub_: Hub) -> ThreadingHTTPServer:
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "EXPERT_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(hub, "PAUSE_SECONDS", 0.001)
     main = Hub()
     running = serve(main)
     monkeypatch.setenv("HF_ENDPOINT", main.url)
     yield main
+    main.closing.set()
     running.shutdown()
     running.server_close()
 
@@ -137,7 +140,9 @@ def test_fetch_once(server: Hub) -> None:
 )
 def test_resume(server: Hub, faults: list[str], ranges: list[str | None]) -> None:
     server.faults = faults
+    start = time.monotonic()
     assert fetch(stall=0.3).read_bytes() == BODY
+    assert time.monotonic() - start < 10
     assert server.ranges() == ranges
     assert kept() == [SHA]
 

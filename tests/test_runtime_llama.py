@@ -136,6 +136,8 @@ def test_rows_run_to_the_end_of_the_context(model: LlamaModel) -> None:
 
 def damage(path: Path, how: str) -> bytes:
     whole = path.read_bytes()
+    start = whole.index(b"output_norm.weight")
+    norm = whole[start : (place := start + 34)]  # name, count of dimensions, dimension, type
     return {
         "empty": b"",
         "text": b"<html>not found</html>" * 99,
@@ -145,6 +147,11 @@ def damage(path: Path, how: str) -> bytes:
         "header": whole[:2000],
         "tensors": whole[: len(whole) // 2],
         "last byte": whole[: len(whole) - 64],
+        "dimensions": whole.replace(b"output_norm.weight\x01", b"output_norm.weight\x09"),
+        "f16 norm": whole.replace(norm, norm[:-4] + b"\x01\0\0\0"),
+        "offset": whole.replace(norm + whole[place : place + 8], norm + b"\xff" * 7 + b"\0"),
+        "token twice": whole.replace(b"<c7>", b"<c8>"),
+        "zero in token": whole.replace(b"<c7>", b"<c\0>"),
         "names": whole.replace(b"blk.0.attn_q.weight", b"blk.0.attn_x.weight"),
         "architecture": whole.replace(b"qwen3", b"qwen0"),
     }[how]
@@ -152,7 +159,10 @@ def damage(path: Path, how: str) -> bytes:
 
 @pytest.mark.parametrize(
     "how",
-    ["empty", "text", "magic", "version", "counts", "header", "tensors", "last byte", "names", "architecture"],
+    [
+        *("empty", "text", "magic", "version", "counts", "header", "tensors", "last byte"),
+        *("dimensions", "f16 norm", "offset", "token twice", "zero in token", "names", "architecture"),
+    ],
 )
 def test_damaged_file_is_an_error(path: Path, tmp_path: Path, how: str) -> None:
     broken = tmp_path / "broken.gguf"
@@ -190,3 +200,9 @@ def test_rounded_keys_and_values_stay_near(model: LlamaModel, path: Path) -> Non
     differences = [np.abs(rounded.prefill(p) - model.prefill(p)).max() for p in map(model.tokenize, PROMPTS)]
     assert 1e-5 < max(differences) < 0.1
     rounded.close()
+
+
+def test_no_numbers_is_an_error(folder: Path, tmp_path: Path) -> None:
+    gguf.write(qwen3.contents(folder), tmp_path / "nan.gguf", "f32", lambda name, floats: floats * np.float32(np.nan))
+    with pytest.raises(BaseModelError, match="computes no numbers"):
+        LlamaModel(tmp_path / "nan.gguf", threads=1).prefill([5])

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from expert_cli.errors import BaseModelError
+from expert_cli.runtime import header
 from expert_cli.runtime.weights import Floats
 
 Change = Callable[[str, Floats], Floats]
@@ -98,24 +99,15 @@ def damaged(path: Path, fault: str) -> BaseModelError:
 
 
 def check(path: Path) -> None:
-    """Refuse what llama.cpp must not see: a file that is missing, is no GGUF, or is too short for its own header.
+    """Refuse what llama.cpp must not see, since it would crash on it: see :mod:`expert_cli.runtime.header`.
 
     Raises:
         BaseModelError: with the reason.
     """
     if not path.is_file():
         raise BaseModelError(f"{path}: no such GGUF file; fetch the base again")
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(24)
-    if len(head) < 24 or head[:4] != b"GGUF":
-        raise damaged(path, "wrong magic number")
-    version, tensors, fields = (int.from_bytes(head[a:b], "little") for a, b in ((4, 8), (8, 16), (16, 24)))
-    if version not in (2, 3):
-        raise damaged(path, f"version {version}")
-    # the shortest tensor entry has 33 bytes and the shortest field 13
-    if tensors == 0 or fields == 0 or tensors * 33 + fields * 13 > size:
-        raise damaged(path, f"{tensors} tensors and {fields} fields in {size} bytes")
+    if fault := header.fault(path):
+        raise damaged(path, fault)
 
 
 def write(contents: Contents, target: Path, quantisation: str, change: Change | None = None) -> None:

@@ -201,6 +201,8 @@ class LlamaModel:
         for place, part in outputs.items():
             row = llama_cpp.llama_get_logits_ith(self._context, place)
             ctypes.memmove(logits[part].ctypes.data, row, logits[part].nbytes)
+            if np.isnan(logits[part].max()):
+                raise BaseModelError(f"{self.path}: computes no numbers; weave or fetch it again")
         outputs.clear()
 
     def _metadata(self, key: str) -> str:

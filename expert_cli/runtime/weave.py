@@ -194,6 +194,8 @@ def woven(base: Base, adapter: Path, adapter_base: str, quantisation: str) -> Pa
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_suffix(".lock")):
         if not target.is_file():
+            for stale in target.parent.glob(f".{target.name}.*.part"):  # of a process that was killed
+                stale.unlink()
             weave(base.folder(), adapter, target, quantisation)
     return target
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import os
 import re
+import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -31,6 +32,8 @@ Progress = Callable[[int, int], None]
 ENDPOINT = "https://huggingface.co"
 STALL_SECONDS = 30.0
 ATTEMPTS = 5
+PAUSE_SECONDS = 0.5
+"""Half the first wait after an attempt that brought nothing; each further one is twice as long."""
 REDIRECTS = 5
 CHUNK = 1 << 20
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -109,6 +112,8 @@ def _download(file: BaseFile, location: Location, target: Path, progress: Progre
                 raise BaseModelError(
                     f"{location.url}: {cut}; {here} of {file.size} bytes are here: run it again to go on"
                 ) from cut
+            if here == before:
+                time.sleep(PAUSE_SECONDS * 2**failures)
     if digest(part) != file.sha256:
         _forget(part)
         raise BaseModelError(f"{location.url}: its sha256 is not {file.sha256}; nothing was kept: check the manifest")

@@ -1,0 +1,147 @@
+"""What stands at the head of a GGUF file, read only as far as needed to know that llama.cpp will not crash on it."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import struct
+from pathlib import Path
+
+import gguf
+
+VERSIONS = (2, 3)
+NAME_LIMIT = 1 << 16
+DIMENSIONS = 4
+
+TOKENS = "tokenizer.ggml.tokens"
+STRING, ARRAY = int(gguf.GGUFValueType.STRING), int(gguf.GGUFValueType.ARRAY)
+WIDTHS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+"""Bytes of each scalar type of GGUF by its number."""
+
+
+class _FaultError(Exception):
+    """What is wrong, in a few words."""
+
+
+class _Head:
+    """A place in the file that moves on as values are read."""
+
+    def __init__(self, data: mmap.mmap) -> None:
+        self.data = data
+        self.at = 0
+
+    def number(self, kind: str) -> int:
+        size = struct.calcsize(kind)
+        if self.at + size > len(self.data):
+            raise _FaultError("cut within its header")
+        (value,) = struct.unpack_from(f"<{kind}", self.data, self.at)
+        self.at += size
+        return int(value)
+
+    def skip(self, size: int) -> None:
+        if size > len(self.data) - self.at:
+            raise _FaultError("cut within its header")
+        self.at += size
+
+    def name(self) -> str:
+        size = self.number("Q")
+        if size > NAME_LIMIT:
+            raise _FaultError(f"a name of {size} bytes")
+        start = self.at
+        self.skip(size)
+        return self.data[start : self.at].decode("utf-8", "replace")
+
+    def strings(self) -> list[bytes]:
+        """An array of strings, the place being at its type."""
+        items, count = self.number("I"), self.number("Q")
+        if items != STRING:
+            raise _FaultError(f"an array of type {items} where strings belong")
+        # a vocabulary has 151k of them: no call for each
+        unpack, data, at, end = struct.Struct("<Q").unpack_from, self.data, self.at, len(self.data) - 8
+        found = []
+        for _ in range(count):
+            if at > end:
+                raise _FaultError("cut within its header")
+            start = at + 8
+            at = start + unpack(data, at)[0]
+            found.append(data[start:at])
+        self.at = at
+        self.skip(0)
+        return found
+
+    def skip_value(self, kind: int) -> None:
+        if kind == STRING:
+            self.skip(self.number("Q"))
+        elif kind == ARRAY:
+            if (items := self.number("I")) in WIDTHS:
+                self.skip(WIDTHS[items] * self.number("Q"))
+            else:
+                self.at -= 4
+                self.strings()
+        elif kind in WIDTHS:
+            self.skip(WIDTHS[kind])
+        else:
+            raise _FaultError(f"a value of unknown type {kind}")
+
+
+def fault(path: Path) -> str:
+    """What is wrong with a GGUF file; empty where nothing is.
+
+    Checked: magic number and version, that every value and tensor lies within the file, that no token stands twice in
+    the vocabulary, and that vectors are f32.
+    """
+    if path.stat().st_size < 24:
+        return "shorter than a header"
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        try:
+            _walk(_Head(data))
+        except _FaultError as found:
+            return str(found)
+    return ""
+
+
+def _walk(head: _Head) -> None:
+    if head.data[:4] != b"GGUF":
+        raise _FaultError("wrong magic number")
+    head.skip(4)
+    if (version := head.number("I")) not in VERSIONS:
+        raise _FaultError(f"version {version}")
+    tensors, fields = head.number("Q"), head.number("Q")
+    # the shortest tensor entry has 33 bytes and the shortest field 13
+    if not tensors or not fields or tensors * 33 + fields * 13 > len(head.data):
+        raise _FaultError(f"{tensors} tensors and {fields} fields in {len(head.data)} bytes")
+    alignment = 32
+    for _ in range(fields):
+        name, kind = head.name(), head.number("I")
+        if name == "general.alignment" and WIDTHS.get(kind) == 4:
+            alignment = head.number("I")
+        elif name == TOKENS and kind == ARRAY:
+            tokens = head.strings()
+            if len(set(tokens)) != len(tokens):
+                raise _FaultError("its vocabulary has a token twice")
+        else:
+            head.skip_value(kind)
+    ends = [_tensor(head) for _ in range(tensors)]
+    if not 8 <= alignment <= 1 << 16 or alignment & (alignment - 1):
+        raise _FaultError(f"alignment {alignment}")
+    body = -(-head.at // alignment) * alignment
+    if body + max(ends) > len(head.data):
+        raise _FaultError(f"cut: its tensors end at byte {body + max(ends)} of {len(head.data)}")
+
+
+def _tensor(head: _Head) -> int:
+    """Where a tensor ends, counted from the first one's beginning."""
+    name, dimensions = head.name(), head.number("I")
+    if not 0 < dimensions <= DIMENSIONS:
+        raise _FaultError(f"tensor {name} has {dimensions} dimensions")
+    shape = [head.number("Q") for _ in range(dimensions)]
+    kind, offset = head.number("I"), head.number("Q")
+    if kind not in gguf.GGML_QUANT_SIZES:
+        raise _FaultError(f"tensor {name} is of unknown type {kind}")
+    if dimensions == 1 and kind != gguf.GGMLQuantizationType.F32:
+        # llama.cpp aborts the process when it adds or multiplies with one
+        raise _FaultError(f"vector {name} is not f32")
+    block, width = map(int, gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(kind)])
+    if shape[0] % block:
+        raise _FaultError(f"tensor {name} has rows of {shape[0]}, not a multiple of {block}")
+    return offset + math.prod(shape) // block * width
