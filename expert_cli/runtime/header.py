@@ -117,8 +117,8 @@ def _walk(head: _Head) -> None:
             alignment = head.number("I")
         elif name == TOKENS and kind == ARRAY:
             tokens = head.strings()
-            if len(set(tokens)) != len(tokens):
-                raise _FaultError("its vocabulary has a token twice")
+            if len(set(tokens)) != len(tokens) or any(b"\0" in token for token in tokens):
+                raise _FaultError("its vocabulary has a token twice, or one that holds a zero byte")
         else:
             head.skip_value(kind)
     ends = [_tensor(head) for _ in range(tensors)]
