@@ -93,7 +93,8 @@ def test_source_date_epoch(call: Call, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
     words = ("package", trained(tmp_path), "--grammar", "grammar.gbnf", "--json", "--out")
     assert data(call(*words, "a.expert"))["created"] == "1970-01-01T00:00:00Z"
-    assert data(call(*words, "b.expert"))["digest"] == archive.digest(tmp_path / "a.expert")
+    call(*words, "b.expert")
+    assert (tmp_path / "a.expert").read_bytes() == (tmp_path / "b.expert").read_bytes()
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
     assert call(*words, "c.expert")[0] == 2
 

@@ -16,15 +16,14 @@ What it does not protect against: an expert that answers badly. Signatures say w
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import BinaryIO
 
 from expert_cli import manifest, signing, weights
-from expert_cli.archive import container, contents
+from expert_cli.archive import container, contents, fanout
 from expert_cli.errors import ManifestError, UsageError, VerificationError
 from expert_cli.manifest import ExpertManifest
 from expert_cli.trust import Pin, Trust
@@ -41,9 +40,9 @@ _NEXT = "; do not use this file, fetch it again from its publisher"
 
 @dataclass(frozen=True)
 class Archive:
-    """A verified archive. ``digest`` is the sha256 of the file in hex; ``signers`` is empty where unsigned.
+    """A verified archive; ``signers`` is empty where unsigned, ``texts`` holds every member but the weights.
 
-    ``texts`` holds every member but the weights.
+    ``digest`` is the sha256 of ``signature.json`` in hex, which fixes every other byte; ``size`` is that of the file.
     """
 
     manifest: ExpertManifest
@@ -120,7 +119,7 @@ def verify(
         UsageError: ``path`` cannot be read.
     """
     with _opened(path) as file:
-        return _verify(_Hashing(file, progress), trust, into)
+        return _verify(_Counting(file, progress), trust, into)
 
 
 @contextmanager
@@ -145,7 +144,7 @@ def _signature(entries: Iterator[container.Entry]) -> bytes:
     return first.read(MAX_TEXT)
 
 
-def _verify(file: _Hashing, trust: Trust | None, into: Path | None) -> Archive:
+def _verify(file: _Counting, trust: Trust | None, into: Path | None) -> Archive:
     entries = container.members(file)
     content = _signature(entries)
     bundle = signing.parse(content)
@@ -178,7 +177,7 @@ def _verify(file: _Hashing, trust: Trust | None, into: Path | None) -> Archive:
     if trust and not bundle.about:
         signers = trust.check(bundle, expert.name)
     created = bundle.about.created if bundle.about else ""
-    return Archive(expert, file.digest.hexdigest(), file.count, created, signers, bundle.members, texts)
+    return Archive(expert, hashlib.sha256(content).hexdigest(), file.count, created, signers, bundle.members, texts)
 
 
 def _listing(bundle: signing.Bundle) -> dict[str, signing.Listed]:
@@ -204,18 +203,11 @@ def _stream(entry: container.Entry, expected: str, into: Path | None) -> tuple[w
     """Check the weights while they are hashed and written."""
     digest = hashlib.sha256()
     reader = weights.Reader(entry.name, entry.size)
-    file: IO[bytes] | None = (into / entry.name).open("xb") if into else None
-    try:
-        for chunk in entry.chunks:
-            digest.update(chunk)
-            reader.feed(chunk)
-            if file:
-                file.write(chunk)
-        if file:
-            _settle(file)
-    finally:
-        if file:
-            file.close()
+    consumers: list[fanout.Consumer] = [digest.update, reader.feed]
+    with ExitStack() as opened:
+        if into:
+            consumers.append(opened.enter_context((into / entry.name).open("xb")).write)
+        fanout.feed(entry.chunks, consumers)
     _same_digest(entry.name, digest.hexdigest(), expected)
     return reader.close()
 
@@ -224,12 +216,12 @@ def _write(bundle: bytes, members: Mapping[str, Path | bytes], target: Path, tru
     """Write an archive, check that it verifies, then reveal it and its ``.sha256``."""
     draft = target.with_name(f".{target.name}.draft")
     try:
-        container.write({SIGNATURE: bundle} | {name: members[name] for name in sorted(members)}, draft)
+        sha256 = container.write({SIGNATURE: bundle} | {name: members[name] for name in sorted(members)}, draft)
         written = verify(draft, trust)
         draft.replace(target)
     finally:
         draft.unlink(missing_ok=True)
-    target.with_name(f"{target.name}.sha256").write_text(f"{written.digest}  {target.name}\n", encoding="ascii")
+    target.with_name(f"{target.name}.sha256").write_text(f"{sha256}  {target.name}\n", encoding="ascii")
     return written
 
 
@@ -249,12 +241,6 @@ def _store(into: Path | None, name: str, content: bytes) -> None:
     if into:
         with (into / name).open("xb") as file:
             file.write(content)
-            _settle(file)
-
-
-def _settle(file: IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _same_digest(name: str, found: str, expected: str) -> None:
@@ -262,18 +248,16 @@ def _same_digest(name: str, found: str, expected: str) -> None:
         raise VerificationError(f"{name}: its sha256 is {found[:12]}…, {expected[:12]}… is signed{_NEXT}")
 
 
-class _Hashing:
-    """A file that is hashed and counted while it is read."""
+class _Counting:
+    """A file that tells how much of it has been read."""
 
     def __init__(self, file: BinaryIO, progress: Progress) -> None:
         self._file = file
         self._progress = progress
-        self.digest = hashlib.sha256()
         self.count = 0
 
     def read(self, count: int) -> bytes:
         data = self._file.read(count)
-        self.digest.update(data)
         self.count += len(data)
         self._progress(self.count)
         return data

@@ -50,7 +50,7 @@ def package(run: Path, grammar: Path | None, card: Path | None, out: Path | None
         click.echo(json.dumps({"path": str(path), **described(built)}))
         return
     click.echo(str(path))
-    show.note(f"sha256 {built.digest}; unsigned, sign it with: expert-cli sign {path} --key ME.key")
+    show.note(f"unsigned; sign it with: expert-cli sign {path} --key ME.key")
 
 
 @click.command()
@@ -329,7 +329,7 @@ def summary(data: dict[str, Any]) -> Iterator[str]:
     yield f"  task      {manifest['task']['name']}, interface {manifest['task']['interface']}"
     yield f"  adapter   {adapter['type']}, rank {adapter['r']}, for base sha256 {data['base_sha256']}"
     yield f"  authors   {show.plain(', '.join(manifest['authors']))}; license {show.plain(manifest['license'])}"
-    yield f"  archive   sha256 {data['digest']}, created {data['created']}"
+    yield f"  archive   digest {data['digest']}, created {data['created']}"
     yield f"  signed by {', '.join(data['signers']) or 'nobody that counts'}"
     yield "  trusted   yes" if data["trusted"] else f"  trusted   NO: {show.plain(data['reason'])}"
     if isinstance(trained := report.get("data"), dict):

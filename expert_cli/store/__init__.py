@@ -1,7 +1,7 @@
 """Installed experts under ``$EXPERT_HOME/store``: whole or not there, and every change can be taken back.
 
     lock                        held while something changes
-    packages/<sha256>/          the members of a verified archive, under the digest of the archive; never changed
+    packages/<digest>/          the members of a verified archive, under the sha256 of its signature.json
     generations/<n>/expert.lock which experts are installed
     current                     the number of the generation that counts
     staging/                    work in progress; whatever a killed process left here is swept by the next change
@@ -12,8 +12,6 @@ the old state holds, after it the new one. What no kept generation names is swep
 
 from __future__ import annotations
 
-import hashlib
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -44,7 +42,7 @@ def install(
 ) -> Installed:
     """Verify the archive at ``path`` and install it, in place of another version of the same name.
 
-    Without ``trust`` an unsigned archive is let in, and the lock says so. ``digest`` is the sha256 that the archive
+    Without ``trust`` an unsigned archive is let in, and the lock says so. ``digest`` is the one that the archive
     must have, ``source`` what the lock names as its origin; ``check_base`` may refuse the base that it needs.
 
     Raises:
@@ -55,7 +53,7 @@ def install(
     def verified(into: Path | None) -> archive.Archive:
         found = archive.verify(path, trust, into=into, progress=progress)
         if digest and found.digest != digest:
-            raise VerificationError(f"{path.name} has sha256 {found.digest}, the lock names {digest}; do not use it")
+            raise VerificationError(f"{path.name} has digest {found.digest}, the lock names {digest}; do not use it")
         check_base(found.manifest)
         return found
 
@@ -151,14 +149,10 @@ def check(name: str, trust: Trust | None) -> Installed:
         VerificationError: a key was revoked or has expired, or a file differs.
     """
     entry = find(name)
-    signature = entry.folder / archive.SIGNATURE
-    if not signature.is_file():
-        raise VerificationError(f"{name}: {signature.name} is gone; install it again: expert-cli install {name}")
-    bundle = signing.parse(signature.read_bytes())
-    if trust:
-        trust.check(bundle, name)
-    if fault := _fault(entry.folder, bundle):
+    if fault := _fault(entry.folder, entry.digest):
         raise VerificationError(f"{name}: {fault}; install it again: expert-cli install {name}")
+    if trust:
+        trust.check(signing.parse((entry.folder / archive.SIGNATURE).read_bytes()), name)
     return entry
 
 
@@ -207,27 +201,29 @@ def _keep(stage: Path, digest: str) -> None:
     """Move an unpacked archive to its place, unless it lies there intact."""
     target = disk.package(digest)
     if target.is_dir():
-        if not _fault(target, signing.parse((stage / archive.SIGNATURE).read_bytes())):
+        if not _fault(target, digest):
             return
         disk.discard(target)
-    if os.name != "nt":  # there, a file that is read-only cannot be swept
-        for path in stage.iterdir():
-            path.chmod(0o444)
+    for path in stage.iterdir():
+        disk.settle(path)
     disk.flush(stage)
     stage.rename(target)
     disk.flush(target.parent)
 
 
-def _fault(folder: Path, bundle: signing.Bundle) -> str:
-    """The first member below ``folder`` that is not as listed; empty when all are."""
-    for member in bundle.members:
-        path = folder / member.name
-        if path.is_symlink() or not path.is_file():
-            return f"{member.name} is gone"
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != member.sha256:
-                return f"{member.name} was changed"
-    return ""
+def _fault(folder: Path, digest: str) -> str:
+    """The first member of the package ``digest`` in ``folder`` that is not as signed; empty when all are."""
+    bundle = folder / archive.SIGNATURE
+    if fault := _difference(bundle, digest):
+        return fault
+    listed = signing.parse(bundle.read_bytes()).members
+    return next(filter(None, (_difference(folder / member.name, member.sha256) for member in listed)), "")
+
+
+def _difference(path: Path, sha256: str) -> str:
+    if path.is_symlink() or not path.is_file():
+        return f"{path.name} is gone"
+    return "" if archive.digest(path) == sha256 else f"{path.name} was changed"
 
 
 def _reveal(experts: Mapping[str, Installed], staging: Path) -> None:

@@ -114,6 +114,14 @@ def write(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def settle(path: Path) -> None:
+    """Flush a file and let nobody write to it any more."""
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+    if os.name != "nt":  # there, a file that is read-only cannot be swept
+        path.chmod(0o444)
+
+
 def flush(folder: Path) -> None:
     """Flush a folder's entries."""
     if os.name == "nt":  # Windows opens no folders; its renames are journalled

@@ -18,7 +18,7 @@ NAME = "expert.lock"
 
 @dataclass(frozen=True)
 class Installed:
-    """An installed expert: ``digest`` is its archive's sha256 in hex, times are RFC 3339 in UTC.
+    """An installed expert: ``digest`` is the sha256 of its signature.json in hex, times are RFC 3339 in UTC.
 
     ``signers`` are key ids, and empty where ``--allow-unsigned`` let it in.
     """

@@ -1,0 +1,165 @@
+"""What an archive costs: verify and unpack against sha256 and zstd alone, peak memory, and ``list`` with 500 installed.
+
+    python benchmarks/package.py [--size 80] [--large 1024] [--out package.json]
+
+Sizes in MiB of adapter weights, drawn as bf16 from a normal distribution, which compresses as trained ones do. The
+peers run in turn with ours and each counts with its fastest run, so that a busy machine slows all of them alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import zstandard
+
+from expert_cli import archive, signing, store
+from expert_cli.store import lock
+from expert_cli.trust import Pin, Trust
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+import packages
+
+MIB = 1 << 20
+RANK, MODULES = 64, ("q_proj", "v_proj")
+BUDGET = {"ratio": 0.8, "peak_mib": 100, "list_s": 0.3}
+
+
+def made(folder: Path, mib: int, key: signing.PrivateKey) -> Path:
+    """A signed archive with ``mib`` MiB of weights."""
+    width = 4096
+    layer = len(MODULES) * 2 * (2 * RANK * width + width)
+    layers = max(1, mib * MIB // layer)
+    random = np.random.default_rng(0)
+    shapes = {"lora_A.weight": (RANK, width), "lora_B.weight": (width, RANK), "lora_magnitude_vector": (width,)}
+    names = {
+        f"m.layers.{number}.self_attn.{module}.{part}": shape
+        for number in range(layers)
+        for module in MODULES
+        for part, shape in shapes.items()
+    }
+    header, at = {}, 0
+    for name, shape in names.items():
+        size = 2 * int(np.prod(shape))
+        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header).encode()
+    weights = folder / "weights"
+    with weights.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for shape in names.values():
+            values = random.normal(0, 0.02, shape).astype(np.float32).view(np.uint32) >> 16
+            file.write(values.astype(np.uint16).tobytes())
+    adapter = {"type": "dora", "r": RANK, "alpha": 4, "dropout": 0.0, "target_modules": list(MODULES)}
+    members = packages.members(adapter=adapter) | {"adapter_model.safetensors": weights}
+    members["adapter_config.json"] = json.dumps(packages.config(r=RANK)).encode()
+    path = folder / f"{mib}.expert"
+    archive.build(members, path, packages.CREATED)
+    archive.sign(path, key)
+    weights.unlink()
+    return path
+
+
+def seconds(task: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    task()
+    return time.perf_counter() - start
+
+
+def unpacked(path: Path, trust: Trust, folder: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=folder) as into:
+        archive.verify(path, trust, into=Path(into))
+
+
+def hashed(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def inflated(data: bytes) -> int:
+    decoder = zstandard.ZstdDecompressor().decompressobj()
+    return sum(len(decoder.decompress(data[at : at + MIB])) for at in range(0, len(data), MIB))
+
+
+def throughput(path: Path, trust: Trust, folder: Path, runs: int) -> dict[str, float]:
+    """MiB of unpacked data per second."""
+    data = path.read_bytes()
+    plain = zstandard.ZstdDecompressor().decompress(data)
+    tasks: dict[str, Callable[[], object]] = {
+        "sha256": lambda: hashed(plain),
+        "zstd": lambda: inflated(data),
+        "verify": lambda: archive.verify(path, trust),
+        "unpack": lambda: unpacked(path, trust, folder),
+    }
+    times: dict[str, list[float]] = {name: [] for name in tasks}
+    for _ in range(runs):
+        for name, task in tasks.items():
+            times[name].append(seconds(task))
+    found = {f"{name}_mib_s": len(plain) / MIB / min(values) for name, values in times.items()}
+    found["ratio"] = found["unpack_mib_s"] / min(found["sha256_mib_s"], found["zstd_mib_s"])
+    return found
+
+
+def peak_mib(path: Path, key: Path, folder: Path) -> float:
+    """Peak resident memory of verifying and unpacking in a process of its own."""
+    # On Linux ru_maxrss begins with the memory of the process that started this one; VmHWM does not.
+    code = """
+import resource, sys
+from pathlib import Path
+from expert_cli import archive, trust
+archive.verify(Path(sys.argv[1]), trust.only(Path(sys.argv[2]).read_bytes(), ""), into=Path(sys.argv[3]))
+status = Path("/proc/self/status")
+lines = status.read_text().splitlines() if status.exists() else []
+own = [int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM")]
+print((own or [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss])[0])
+"""
+    with tempfile.TemporaryDirectory(dir=folder) as into:
+        words = [sys.executable, "-c", code, str(path), str(key), into]
+        done = subprocess.run(words, check=True, capture_output=True, text=True)
+    return int(done.stdout) / MIB
+
+
+def listed_s(path: Path, trust: Trust, folder: Path, count: int) -> float:
+    """Seconds of ``expert-cli list`` with ``count`` experts installed."""
+    import os
+
+    os.environ["EXPERT_HOME"] = str(folder / "home")
+    entry = store.install(path, trust)
+    present = folder / "home" / "store" / "generations" / "1" / lock.NAME
+    present.write_bytes(lock.dump(replace(entry, name=f"sql-{number}") for number in range(count)))
+    words = [sys.executable, "-m", "expert_cli", "list"]
+    return min(seconds(lambda: subprocess.run(words, check=True, capture_output=True)) for _ in range(7))
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--size", type=int, default=80, help="MiB of the archive that is timed")
+    options.add_argument("--large", type=int, default=1024, help="MiB of the one whose peak memory is taken; 0: none")
+    options.add_argument("--runs", type=int, default=7)
+    options.add_argument("--out", type=Path)
+    chosen = options.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        key = signing.generate()
+        public = signing.save_pair(key, folder / "me.key")
+        trust = Trust((Pin("sql", key.public.id, key.public.pem.decode()),))
+        found = throughput(made(folder, chosen.size, key), trust, folder, chosen.runs)
+        found["list_s"] = listed_s(packages.expert(folder / "small", key), trust, folder, 500)
+        if chosen.large:
+            found["peak_mib"] = peak_mib(made(folder, chosen.large, key), public, folder)
+    for name, value in found.items():
+        print(f"{name:<14}{value:>10.2f}" + (f"   budget {BUDGET[name]}" if name in BUDGET else ""))
+    if chosen.out:
+        chosen.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
