@@ -65,9 +65,11 @@ class Literal:
     columns: tuple[Key, ...] = ()
 
     @property
-    def number(self) -> bool:
-        """Whether SQL writes it without quotes; numbers with leading zeros are codes."""
-        return PLAIN_NUMBER.fullmatch(self.text) is not None
+    def value(self) -> str | int | float:
+        """What SQL compares with; numbers with leading zeros are codes, and text."""
+        if PLAIN_NUMBER.fullmatch(self.text) is None:
+            return self.text
+        return float(self.text) if "." in self.text else int(self.text)
 
 
 Candidate = tuple[str, int, int, tuple[Key, ...]]

@@ -6,11 +6,13 @@ A pointer swallows the space before it: ``FROM<t0> SELECT<c1>, COUNT(*) WHERE<c2
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from sqlglot import exp
 
 from expert_cli.errors import ContextError
 from experts.sql import fromfirst
+from experts.sql.binding import literal
 from experts.sql.linking import Linked
 from experts.sql.schema import quote
 
@@ -94,10 +96,10 @@ def _in_scope(column: exp.Column) -> set[str]:
 
 
 def _literals(query: exp.Query, linked: Linked) -> None:
-    numbers = {literal.text.strip().lower(): number for number, literal in reversed(list(enumerate(linked.literals)))}
-    for literal in list(query.find_all(exp.Literal)):
-        text, mark = str(literal.this), ""
-        if isinstance(literal.parent, exp.Like):
+    numbers = {known.text.strip().lower(): number for number, known in reversed(list(enumerate(linked.literals)))}
+    for node in list(query.find_all(exp.Literal)):
+        text, mark = str(node.this), ""
+        if isinstance(node.parent, exp.Like):
             before, after = text.startswith("%"), text.endswith("%") and len(text) > 1
             mark = "zzany_" if before and after else "zzsuf_" if before else "zzpre_" if after else ""
             text = text.strip("%")
@@ -105,39 +107,36 @@ def _literals(query: exp.Query, linked: Linked) -> None:
         if number is None:
             number = numbers.get(re.sub(r"\.0+$", "", text))
         if number is not None:
-            literal.replace(exp.to_identifier(f"{mark}zzv{number}", quoted=False))
-        elif mark or literal.is_string or text not in SMALL_INTEGERS:
+            node.replace(exp.to_identifier(f"{mark}zzv{number}", quoted=False))
+        elif mark or node.is_string or text not in SMALL_INTEGERS:
             raise Unreachable(f"the literal {text!r} is not offered by the question")
 
 
 _POINTER = re.compile(r"(?:<(?P<mark>any|pre|suf)>)?<(?P<kind>[tcv])(?P<number>[0-9]{1,3})>")
 
 
-def realise(text: str, linked: Linked) -> str:
-    """Pointer ``text`` as FROM-first SQL with quoted names and literals.
+def realise(text: str, linked: Linked, identifier: Callable[[str], str] = quote) -> str:
+    """Pointer ``text`` as FROM-first SQL, names written by ``identifier``.
 
     Raises:
         ContextError: a pointer has no meaning here.
     """
 
     def named(match: re.Match[str]) -> str:
-        name = _named(match["mark"] or "", match["kind"], int(match["number"]), linked)
-        if name is None:
+        mark, kind, number = match["mark"] or "", match["kind"], int(match["number"])
+        known = {"t": linked.tables, "c": linked.columns, "v": linked.literals}[kind]
+        if number >= len(known) or (mark and kind != "v"):
             raise ContextError(f"{match[0]} means nothing for this question; ask in other words")
+        if kind == "t":
+            name = identifier(linked.tables[number].name)
+        elif kind == "c":
+            name = ".".join(identifier(part) for part in linked.columns[number])
+        else:
+            value = linked.literals[number].value
+            name = literal(_AROUND[mark].format(value) if mark else value)
         return name if text[: match.start()].endswith(("(", " ")) else " " + name
 
     return _POINTER.sub(named, text).strip()
 
 
-def _named(mark: str, kind: str, number: int, linked: Linked) -> str | None:
-    if kind == "t" and not mark and number < len(linked.tables):
-        return quote(linked.tables[number].name)
-    if kind == "c" and not mark and number < len(linked.columns):
-        return ".".join(quote(part) for part in linked.columns[number])
-    if kind == "v" and number < len(linked.literals):
-        literal = linked.literals[number]
-        if literal.number and not mark:
-            return literal.text
-        before, after = ("%" if mark in ("any", "suf") else ""), ("%" if mark in ("any", "pre") else "")
-        return "'" + before + literal.text.replace("'", "''") + after + "'"
-    return None
+_AROUND = {"any": "%{}%", "pre": "{}%", "suf": "%{}"}

@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import collections
+import re
 
 from expert_cli.task import Message
+from experts.sql.binding import quoted
 from experts.sql.linking import Linked, Mention
 from experts.sql.literals import Literal
-from experts.sql.schema import Column, quote
+from experts.sql.schema import Column
 
 MAX_TAGS = 4
 """Pointers written after one question word."""
 
+MAX_EDGES = 16
+"""Joins shown to the model."""
+
+SPECIAL = re.compile(r"<(?=[^\s<>]*[^\s<>/A-Z][^\s<>]*>)")
+"""The bracket that opens what a tokenizer may take for a special token: ``<c3>``, ``<sql>``, ``</s>``, ``<|im_end|>``."""
+
 
 def messages(linked: Linked, surface: str, evidence: str = "") -> tuple[Message, ...]:
-    """The system message (the linked schema) and the user message (the question)."""
+    """The system message (the linked schema) and the user message (the question).
+
+    What users and databases say never holds a special token: a space follows the bracket that would open one.
+    """
     if surface == "pointers":
         return Message("system", pointer_schema(linked)), Message("user", pointer_question(linked))
     hint = f"\nHint: {evidence}" if evidence else ""
-    return Message("system", names_schema(linked)), Message("user", linked.question + hint)
+    return Message("system", names_schema(linked)), Message("user", opened(linked.question + hint))
+
+
+def opened(text: str) -> str:
+    """``text`` without special tokens."""
+    return SPECIAL.sub("< ", text)
 
 
 def _mark(mention: Mention | None) -> str:
@@ -31,11 +47,14 @@ def _type(column: Column) -> str:
 
 
 def _plain(name: str) -> str:
-    return " ".join(name.replace("_", " ").lower().split()[:6])
+    return opened(" ".join(name.replace("_", " ").lower().split()[:6]))
 
 
 def pointer_schema(linked: Linked) -> str:
-    """``<t0> singer*<c1> singer id#^<c0> name* … <fk><c5><c1>``: ``*``/``~`` full or partial mention, ``#`` number, ``@`` time, ``^`` key."""
+    """``<t0> singer*<c1> singer id#^<c0> name* … <fk><c5><c1>``.
+
+    ``*``/``~`` marks a full or partial mention, ``#`` a number, ``@`` a time, ``^`` a primary key.
+    """
     place = {pair: number for number, pair in enumerate(linked.columns)}
     parts = []
     for number, table in enumerate(linked.tables):
@@ -46,19 +65,20 @@ def pointer_schema(linked: Linked) -> str:
             known = linked.schema.columns[table.name.lower(), column.lower()]
             mark = _mark(linked.mentions.get((table.name.lower(), column.lower())))
             parts.append(f"<c{place[table.name, column]}> {_plain(column)}{mark}{_type(known)}")
-    keys = "".join(f"<c{left}><c{right}>" for left, right in linked.edges[:16])
+    keys = "".join(f"<c{left}><c{right}>" for left, right in linked.edges[:MAX_EDGES])
     return "".join(parts) + (f"<fk>{keys}" if keys else "")
 
 
 def pointer_question(linked: Linked) -> str:
     """The question with the pointers of what each word mentions written after it."""
     tags = _tags(linked)
+    added = [(linked.spans[word][2], "".join(tags[word])) for word in sorted(tags)]
+    added += [(match.end(), " ") for match in SPECIAL.finditer(linked.question)]
     out, last = [], 0
-    for place, (_, _, end) in enumerate(linked.spans):
-        out.append(linked.question[last:end] + "".join(tags.get(place, ())))
-        last = end
-    text = "".join(out) + linked.question[last:]
-    return " " + " ".join(text.split())
+    for offset, text in sorted(added):
+        out.append(linked.question[last:offset] + text)
+        last = offset
+    return " " + " ".join(("".join(out) + linked.question[last:]).split())
 
 
 def _tags(linked: Linked) -> dict[int, list[str]]:
@@ -92,32 +112,20 @@ def names_schema(linked: Linked) -> str:
     lines = ["Answer with one FROM-first SQL query over these tables:"]
     held = collections.defaultdict(list)
     for literal in linked.literals:
-        for column in literal.columns:
-            held[column].append(literal.text)
+        for pair in literal.columns:
+            held[pair].append(literal.text)
     for table in linked.tables:
         parts = []
         for column in table.columns:
             known = linked.schema.columns[table.name.lower(), column.lower()]
             value = held.get((table.name.lower(), column.lower()))
             shown = f" = '{value[0]}'" if value else ""
-            parts.append(f"{identifier(column)} {known.type or 'text'}{' key' if known.primary else ''}{shown}")
-        lines.append(f"{identifier(table.name)}({', '.join(parts)})")
-    for left, right in linked.edges:
-        lines.append(f"{qualified(*linked.columns[left])} = {qualified(*linked.columns[right])}")
-    return "\n".join(lines)
+            parts.append(f"{quoted(column)} {known.type or 'text'}{' key' if known.primary else ''}{shown}")
+        lines.append(f"{quoted(table.name)}({', '.join(parts)})")
+    for edge in linked.edges:
+        left, right = (".".join(map(quoted, linked.columns[number])) for number in edge)
+        lines.append(f"{left} = {right}")
+    return "\n".join(opened(_CONTROL.sub(" ", line)) for line in lines)
 
 
-def identifier(name: str) -> str:
-    """``name`` as the names surface writes it: bare where it is a plain word."""
-    return name if name.isidentifier() and name.isascii() and name.lower() not in RESERVED else quote(name)
-
-
-def qualified(table: str, column: str) -> str:
-    return f"{identifier(table)}.{identifier(column)}"
-
-
-RESERVED = frozenset(
-    "all and as asc between by case cast count cross desc distinct else end except exists from full group having in "
-    "index inner intersect is join key left like limit not null offset on or order outer right select set table then "
-    "to transaction union unique using values when where with".split()
-)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")

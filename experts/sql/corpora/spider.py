@@ -1,0 +1,52 @@
+"""Spider and data sets of its form: rows of question and query over SQLite databases."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from expert_cli.errors import ContextError
+from experts.sql import fromfirst
+from experts.sql.corpora import Pair
+from experts.sql.schema import Schema, read_sqlite
+
+
+def located(databases: Path, name: str) -> Path:
+    """Where the database called ``name`` lies in a folder of databases."""
+    return databases / name / f"{name}.sqlite"
+
+
+@lru_cache(maxsize=512)
+def database(path: Path) -> Schema:
+    """The schema of a database, read once."""
+    return read_sqlite(path)
+
+
+def pairs(file: Path, databases: Path, field: str, held_out: Collection[str]) -> Iterator[Pair]:
+    """The pairs of one file whose query can be read and whose database is there and not held out.
+
+    Args:
+        file: rows with ``db_id``, ``query`` and ``field``.
+        databases: the folder of the databases.
+        field: what holds the question.
+        held_out: databases that are kept for choosing checkpoints.
+    """
+    for place, row in enumerate(json.loads(file.read_text("utf-8"))):
+        path = located(databases, row["db_id"])
+        if row["db_id"] in held_out or not path.exists():
+            continue
+        schema = database(path)
+        try:
+            query = fromfirst.canonical(row["query"], schema)
+        except ContextError:
+            continue
+        yield Pair(f"{file.stem}/{place}", row[field], schema, query)
+
+
+def schemas(files: Sequence[Path], databases: Path) -> list[Schema]:
+    """The schemas of the databases that ``files`` ask about."""
+    names = {row["db_id"] for file in files for row in json.loads(file.read_text("utf-8"))}
+    paths = [located(databases, name) for name in sorted(names)]
+    return [database(path) for path in paths if path.exists()]
