@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gguf import GGML_QUANT_SIZES
 from tiny_qwen3 import PROMPTS, save
 
 from expert_cli.errors import BaseModelError, UsageError
-from expert_cli.runtime import decode, gguf, qwen3
+from expert_cli.runtime import decode, gguf, header, qwen3
 from expert_cli.runtime.hf import HfModel
 from expert_cli.runtime.llama import LlamaModel
 
@@ -206,3 +207,16 @@ def test_no_numbers_is_an_error(folder: Path, tmp_path: Path) -> None:
     gguf.write(qwen3.contents(folder), tmp_path / "nan.gguf", "f32", lambda name, floats: floats * np.float32(np.nan))
     with pytest.raises(BaseModelError, match="computes no numbers"):
         LlamaModel(tmp_path / "nan.gguf", threads=1).prefill([5])
+
+
+def test_block_sizes_are_those_of_the_gguf_package() -> None:
+    known = {int(kind): tuple(sizes) for kind, sizes in GGML_QUANT_SIZES.items()}
+    assert {kind: known[kind] for kind in header.SIZES} == header.SIZES
+
+
+def test_loading_needs_neither_gguf_nor_http() -> None:
+    code = (
+        "import sys, expert_cli.runtime.llama, expert_cli.runtime.decode, expert_cli.runtime.weave;"
+        "sys.exit(bool({'gguf', 'urllib.request'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -64,11 +64,11 @@ def read(path: Path) -> Contents:
     Raises:
         BaseModelError: the file is missing, damaged, or quantised below 16 bits.
     """
-    check(path)
+    header.check(path)
     try:
         reader = gguf.GGUFReader(path)
     except (ValueError, KeyError, IndexError, UnicodeDecodeError) as fault:
-        raise damaged(path, str(fault)) from fault
+        raise header.damaged(path, str(fault)) from fault
     fields = tuple(
         Field(key, field.contents(), field.types[0], field.types[-1] if len(field.types) > 1 else None)
         for key, field in reader.fields.items()
@@ -91,23 +91,6 @@ def _stored(path: Path, tensor: Any) -> Tensor:
         shape,
         lambda: gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32).reshape(shape),
     )
-
-
-def damaged(path: Path, fault: str) -> BaseModelError:
-    """The error for a GGUF file that cannot be used."""
-    return BaseModelError(f"{path}: not a usable GGUF file ({fault}); fetch or convert it again")
-
-
-def check(path: Path) -> None:
-    """Refuse what llama.cpp must not see, since it would crash on it: see :mod:`expert_cli.runtime.header`.
-
-    Raises:
-        BaseModelError: with the reason.
-    """
-    if not path.is_file():
-        raise BaseModelError(f"{path}: no such GGUF file; fetch the base again")
-    if fault := header.fault(path):
-        raise damaged(path, fault)
 
 
 def write(contents: Contents, target: Path, quantisation: str, change: Change | None = None) -> None:

@@ -7,16 +7,29 @@ import mmap
 import struct
 from pathlib import Path
 
-import gguf
+from expert_cli.errors import BaseModelError
 
 VERSIONS = (2, 3)
 NAME_LIMIT = 1 << 16
 DIMENSIONS = 4
 
 TOKENS = "tokenizer.ggml.tokens"
-STRING, ARRAY = int(gguf.GGUFValueType.STRING), int(gguf.GGUFValueType.ARRAY)
+NFC = "expert.tokenizer.nfc"
+"""Our metadata key: the tokenizer composes characters first, which llama.cpp leaves to its caller."""
+
+STRING, ARRAY = 8, 9
 WIDTHS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 """Bytes of each scalar type of GGUF by its number."""
+
+
+F32 = 0
+SIZES = {
+    **{F32: (1, 4), 1: (1, 2), 30: (1, 2)},  # f32, f16, bf16
+    **{2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 20: (32, 18)},  # q4_0 to q8_0, iq4_nl
+    **{10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 23: (256, 136)},  # K, iq4_xs
+}
+"""Weights and bytes of a block of each tensor type by its number. The gguf package knows them too, but takes 60 ms to
+import, and every start reads a header."""
 
 
 class _FaultError(Exception):
@@ -84,20 +97,29 @@ class _Head:
             raise _FaultError(f"a value of unknown type {kind}")
 
 
-def fault(path: Path) -> str:
-    """What is wrong with a GGUF file; empty where nothing is.
+def damaged(path: Path, fault: str) -> BaseModelError:
+    """The error for a GGUF file that cannot be used."""
+    return BaseModelError(f"{path}: not a usable GGUF file ({fault}); fetch or convert it again")
+
+
+def check(path: Path) -> None:
+    """Refuse a file on which llama.cpp would crash.
 
     Checked: magic number and version, that every value and tensor lies within the file, that no token stands twice in
     the vocabulary, and that vectors are f32.
+
+    Raises:
+        BaseModelError: with the fault.
     """
+    if not path.is_file():
+        raise BaseModelError(f"{path}: no such GGUF file; fetch the base again")
     if path.stat().st_size < 24:
-        return "shorter than a header"
+        raise damaged(path, "shorter than a header")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
             _walk(_Head(data))
         except _FaultError as found:
-            return str(found)
-    return ""
+            raise damaged(path, str(found)) from found
 
 
 def _walk(head: _Head) -> None:
@@ -136,12 +158,12 @@ def _tensor(head: _Head) -> int:
         raise _FaultError(f"tensor {name} has {dimensions} dimensions")
     shape = [head.number("Q") for _ in range(dimensions)]
     kind, offset = head.number("I"), head.number("Q")
-    if kind not in gguf.GGML_QUANT_SIZES:
+    if kind not in SIZES:
         raise _FaultError(f"tensor {name} is of unknown type {kind}")
-    if dimensions == 1 and kind != gguf.GGMLQuantizationType.F32:
+    if dimensions == 1 and kind != F32:
         # llama.cpp aborts the process when it adds or multiplies with one
         raise _FaultError(f"vector {name} is not f32")
-    block, width = map(int, gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(kind)])
+    block, width = SIZES[kind]
     if shape[0] % block:
         raise _FaultError(f"tensor {name} has rows of {shape[0]}, not a multiple of {block}")
     return offset + math.prod(shape) // block * width

@@ -13,8 +13,7 @@ import llama_cpp
 import numpy as np
 
 from expert_cli.errors import BaseModelError, UsageError
-from expert_cli.runtime import gguf
-from expert_cli.runtime.qwen3 import NFC
+from expert_cli.runtime import header
 from expert_cli.runtime.weights import Floats
 
 PROMPT = 0
@@ -51,7 +50,7 @@ class LlamaModel:
     def __init__(
         self, path: Path, *, threads: int | None = None, context: int = 0, rows: int = 8, exact: bool = False
     ) -> None:
-        gguf.check(path)
+        header.check(path)
         llama_cpp.llama_log_set(_log, ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
         _complaints.clear()
@@ -61,7 +60,7 @@ class LlamaModel:
         self._batch: Any = None
         self._model: Any = llama_cpp.llama_model_load_from_file(os.fsencode(path), _model_params())
         if not self._model:
-            raise gguf.damaged(path, "; ".join(_complaints) or "llama.cpp refused it")
+            raise header.damaged(path, "; ".join(_complaints) or "llama.cpp refused it")
         self._vocabulary: Any = llama_cpp.llama_model_get_vocab(self._model)
         self.vocabulary: int = llama_cpp.llama_vocab_n_tokens(self._vocabulary)
         self.context: int = context or llama_cpp.llama_model_n_ctx_train(self._model)
@@ -69,10 +68,10 @@ class LlamaModel:
         self._context = llama_cpp.llama_init_from_model(self._model, params)
         if not self._context:
             self.close()
-            raise gguf.damaged(path, "; ".join(_complaints) or "llama.cpp made no context")
+            raise header.damaged(path, "; ".join(_complaints) or "llama.cpp made no context")
         self._memory: Any = llama_cpp.llama_get_memory(self._context)
         self._batch = llama_cpp.llama_batch_init(BATCH, 0, 1)
-        self._nfc = self._metadata(NFC) != "false"
+        self._nfc = self._metadata(header.NFC) != "false"
         self.reused = 0
         """How many tokens of the last prompt were already known."""
         self._pieces: dict[int, bytes] = {}

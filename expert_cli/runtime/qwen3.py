@@ -12,6 +12,7 @@ from gguf import GGUFValueType, TokenType
 
 from expert_cli.errors import BaseModelError
 from expert_cli.runtime.gguf import Contents, Field, Tensor
+from expert_cli.runtime.header import NFC
 from expert_cli.runtime.weights import Weights
 
 LAYER = {
@@ -34,9 +35,6 @@ PRE_TOKENIZER = "qwen2"
 EXPRESSION = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-
-NFC = "expert.tokenizer.nfc"
-"""Our metadata key: the tokenizer composes characters first, which llama.cpp leaves to its caller."""
 
 
 def tensor_name(module: str) -> str:

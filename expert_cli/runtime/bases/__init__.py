@@ -7,12 +7,15 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from expert_cli import paths
 from expert_cli.errors import BaseModelError
 from expert_cli.manifest import BaseFile, BaseManifest, load_base
-from expert_cli.runtime.bases.hub import Location, Progress, cached, fetch
 from expert_cli.runtime.weights import digest
+
+if TYPE_CHECKING:
+    from expert_cli.runtime.bases.hub import Progress
 
 MODEL_FILES = ("config", "tokenizer", "weights")
 """What a folder in Hugging Face form is made of."""
@@ -58,7 +61,9 @@ class Base:
         """Whether a file can be had without the network."""
         file = self.manifest.files[kind]
         if file.source.startswith("hf://"):
-            return cached(file) is not None
+            from expert_cli.runtime.bases import hub
+
+            return hub.cached(file) is not None
         return _local(file, self.path.parent).is_file()
 
 
@@ -97,7 +102,9 @@ def resolve(file: BaseFile, folder: Path, progress: Progress | None = None) -> P
         BaseModelError: it is missing, differs from its size or sha256, or cannot be fetched.
     """
     if file.source.startswith("hf://"):
-        return fetch(file, Location.parse(file.source), progress)
+        from expert_cli.runtime.bases import hub  # HTTP takes 50 ms to import and a packaged base needs none
+
+        return hub.fetch(file, hub.Location.parse(file.source), progress)
     path = _local(file, folder)
     if not path.is_file():
         raise BaseModelError(f"{path}: base file is missing; reinstall expert-cli or correct the base manifest")
