@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from expert_cli.errors import ContextError
 from expert_cli.task import INTERFACE, Binding, Case, Checked, Example, Limits, Message, Result, Score
 from experts.sql import binding, prompt
 from experts.sql.execute import Worker, open_database
+from experts.sql.guard import DIALECTS
 from experts.sql.linking import Linked, link
-from experts.sql.schema import Schema, from_ddl, read_sqlite
+from experts.sql.schema import Schema, from_ddl, quote, read_sqlite
+
+if TYPE_CHECKING:
+    from sqlglot import exp
 
 MAX_QUESTION = 4000
 """Characters; a longer text is not a question."""
@@ -31,12 +35,12 @@ class CheckedSql(Checked):
 class SqlQuestion:
     """A question linked to a database."""
 
-    def __init__(self, context: SqlContext, linked: Linked, surface: str, evidence: str) -> None:
-        self.context, self.linked, self.surface, self.evidence = context, linked, surface, evidence
+    def __init__(self, context: SqlContext, linked: Linked, surface: str) -> None:
+        self.context, self.linked, self.surface = context, linked, surface
 
     def messages(self) -> Sequence[Message]:
         """The linked schema and the question, as the surface writes them."""
-        return prompt.messages(self.linked, self.surface, self.evidence)
+        return prompt.messages(self.linked, self.surface)
 
     def binding(self) -> Binding:
         """The names that the grammar may write."""
@@ -52,33 +56,41 @@ class SqlQuestion:
         from experts.sql.dialect import tidy, transpile
 
         named = pointers.realise(text, self.linked) if self.surface == "pointers" else text
-        statement = guard.check(fromfirst.read(named), "sqlite", self.context.table_names)
+        statement = guard.check(fromfirst.read(named), "sqlite", self.context.schema.by_name)
+        self._refuse_strings(statement)
+        self.context.explain(statement.sql("sqlite", comments=False))
         query = tidy(statement)
-        self.context.explain(query)
         return CheckedSql(text, transpile(query, self.context.dialect), query)
+
+    def _refuse_strings(self, statement: exp.Expr) -> None:
+        """Names in double quotes that name nothing: SQLite would take them for text."""
+        from sqlglot import exp
+
+        known = {column for _, column in self.context.schema.columns}
+        known |= {alias.alias.lower() for alias in statement.find_all(exp.Alias)}
+        for column in statement.find_all(exp.Column):
+            if column.this.args.get("quoted") and not column.table and column.name.lower() not in known:
+                raise ContextError(f"there is no column {column.name!r}; rephrase the question")
 
 
 class SqlContext:
     """An opened SQLite database, or the DDL of one that is elsewhere."""
 
-    def __init__(self, schema: Schema, worker: Worker | None, ddl: str, dialect: str) -> None:
-        self.schema, self.worker, self.dialect = schema, worker, dialect or "sqlite"
-        self._ddl = ddl
-        self.table_names = frozenset(table.name.lower() for table in schema.tables)
+    def __init__(self, schema: Schema, worker: Worker | None, dialect: str) -> None:
+        self.schema, self.worker, self.dialect = schema, worker, dialect
 
     def question(self, text: str, *, surface: str, evidence: str = "") -> SqlQuestion:
-        """Link ``text``.
+        """Link ``text``; ``evidence`` says what the question takes for granted.
 
         Raises:
-            ContextError: it is empty or far too long.
+            ContextError: it is empty, far too long, or no text.
         """
-        text = " ".join(text.split())
+        text, evidence = _plain(text), _plain(evidence)
         if not text:
             raise ContextError("the question is empty; ask something about the data")
-        if len(text) > MAX_QUESTION:
-            raise ContextError(f"the question has {len(text)} characters; keep it under {MAX_QUESTION}")
-        asked = f"{text} ({evidence})" if evidence and surface == "pointers" else text
-        return SqlQuestion(self, link(asked, self.schema), surface, evidence)
+        if (length := len(text) + len(evidence)) > MAX_QUESTION:
+            raise ContextError(f"the question has {length} characters; keep it under {MAX_QUESTION}")
+        return SqlQuestion(self, link(prompt.asked(text, evidence), self.schema), surface)
 
     def run(self, checked: Checked, limits: Limits) -> Result:
         """Run a checked query, read-only.
@@ -87,10 +99,17 @@ class SqlContext:
             ContextError: there is only DDL here, or the database cannot be read.
             QueryError: the database refused it or it took too long.
         """
+        return self.database().run(_sql(checked).query, limits)
+
+    def database(self) -> Worker:
+        """What runs queries on the opened database.
+
+        Raises:
+            ContextError: there is only DDL here.
+        """
         if self.worker is None:
             raise ContextError("a schema file holds no rows; give a database with --db to run queries")
-        assert isinstance(checked, CheckedSql)
-        return self.worker.run(checked.query, limits)
+        return self.worker
 
     def explain(self, query: str) -> None:
         """Have SQLite compile ``query`` against an empty copy of the schema.
@@ -100,13 +119,16 @@ class SqlContext:
         """
         try:
             self._empty.execute("EXPLAIN " + query)
-        except sqlite3.Error as problem:
+        except (sqlite3.Error, sqlite3.Warning) as problem:
             raise ContextError(f"the query does not compile: {problem}; rephrase the question") from problem
 
     @cached_property
     def _empty(self) -> sqlite3.Connection:
+        """Plain tables with the columns of the tables and views, whatever those are made of."""
         copy = sqlite3.connect(":memory:", check_same_thread=False)
-        copy.executescript(self._ddl)
+        for table in self.schema.tables:
+            columns = ", ".join(quote(column.name) for column in table.columns)
+            copy.execute(f"CREATE TABLE {quote(table.name)} ({columns})")
         return copy
 
     def close(self) -> None:
@@ -133,15 +155,25 @@ def bound(linked: Linked, surface: str) -> binding.SqlBinding:
         for place, table in enumerate(linked.tables)
     ]
     edges = [(linked.columns[left], linked.columns[right]) for left, right in linked.edges]
-    values = [
-        binding.Value(_value(literal.text) if literal.number else literal.text, f"v{place}")
-        for place, literal in enumerate(linked.literals)
-    ]
+    values = [binding.Value(literal.value, f"v{place}") for place, literal in enumerate(linked.literals)]
     return binding.SqlBinding(tables, edges, values, surface)
 
 
-def _value(text: str) -> int | float:
-    return float(text) if "." in text else int(text)
+def _plain(text: str) -> str:
+    """``text`` on one line, without control characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as problem:
+        raise ContextError(
+            "the question is not valid text; check the terminal's encoding, UTF-8 is expected"
+        ) from problem
+    return " ".join(re.sub(r"[\x00-\x1f\x7f]", " ", text).split())
+
+
+def _sql(checked: Checked) -> CheckedSql:
+    if not isinstance(checked, CheckedSql):
+        raise ContextError("only what check returned is run; check the query first")
+    return checked
 
 
 class SqlTask:
@@ -151,14 +183,17 @@ class SqlTask:
     interface = INTERFACE
 
     def open(self, target: str | Path, *, dialect: str = "") -> SqlContext:
-        """Open a SQLite database, or a file of CREATE TABLE statements.
+        """Open a SQLite database, or a file of CREATE TABLE statements; answers are written in ``dialect``.
 
         Raises:
-            ContextError: it is missing, locked, empty, of another kind or without tables.
+            ContextError: it is missing, locked, empty, of another kind or without tables, or the dialect is unknown.
         """
+        dialect = dialect or "sqlite"
+        if dialect not in DIALECTS:
+            raise ContextError(f"unknown dialect {dialect!r}; choose one of {', '.join(DIALECTS)}")
         ddl = _ddl_file(target)
         if ddl is not None:
-            return SqlContext(from_ddl(ddl, str(target)), None, ddl, dialect)
+            return SqlContext(from_ddl(ddl, str(target)), None, dialect)
         path = open_database(target)
         worker = Worker(path)  # starts while the schema is read
         try:
@@ -166,7 +201,7 @@ class SqlTask:
         except ContextError:
             worker.close()
             raise
-        return SqlContext(schema, worker, _dump(path), dialect)
+        return SqlContext(schema, worker, dialect)
 
     def examples(self, source: Mapping[str, Any], *, surface: str, seed: int) -> Iterator[Example]:
         """Training examples; see :mod:`experts.sql.prepare` for what ``source`` names."""
@@ -184,9 +219,7 @@ class SqlTask:
         """Compare by execution on the context's database."""
         from experts.sql.score import score
 
-        assert isinstance(checked, CheckedSql)
-        assert context.worker is not None
-        return score(context.worker, checked.query, gold)
+        return score(context.database(), _sql(checked).query, gold)
 
 
 def _ddl_file(target: str | Path) -> str | None:
@@ -195,19 +228,9 @@ def _ddl_file(target: str | Path) -> str | None:
     if path.suffix.lower() not in (".sql", ".ddl") or not path.is_file():
         return None
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as problem:
         raise ContextError(f"{path} is not UTF-8 text; save the schema as UTF-8") from problem
-
-
-def _dump(path: Path) -> str:
-    """The statements that make the tables and views of a database."""
-    with closing(sqlite3.connect(path.resolve().as_uri() + "?mode=ro", uri=True)) as connection:
-        rows = connection.execute(
-            "SELECT sql FROM sqlite_master WHERE type IN ('table', 'view') AND sql IS NOT NULL "
-            "AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY type, rowid"
-        )
-        return ";\n".join(sql for (sql,) in rows) + ";"
 
 
 task = SqlTask()

@@ -97,8 +97,8 @@ def render(pair: Pair, surface: str, rng: Random | None, copy: int = 0) -> Examp
     """The example of a pair, or None where neither surface can say its query for this question."""
     tables = {(table.name.lower(), "") for table in pair.query.find_all(exp.Table)}
     columns = {(column.table.lower(), column.name.lower()) for column in pair.query.find_all(exp.Column)}
-    text = f"{pair.question} ({pair.evidence})" if pair.evidence else pair.question
-    linked = link(text, pair.schema, rng=rng, keep=frozenset(tables | columns))
+    asked = prompt.asked(pair.question, pair.evidence)
+    linked = link(asked, pair.schema, rng=rng, keep=frozenset(tables | columns))
     try:
         answer = pointers.point(pair.query, linked)
     except pointers.Unreachable:

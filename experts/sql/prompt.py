@@ -18,18 +18,22 @@ MAX_EDGES = 16
 """Joins shown to the model."""
 
 SPECIAL = re.compile(r"<(?=[^\s<>]*[^\s<>/A-Z][^\s<>]*>)")
-"""The bracket that opens what a tokenizer may take for a special token: ``<c3>``, ``<sql>``, ``</s>``, ``<|im_end|>``."""
+"""The bracket that opens what a tokenizer may take for a special token: ``<c3>``, ``</s>``, ``<|im_end|>``."""
 
 
-def messages(linked: Linked, surface: str, evidence: str = "") -> tuple[Message, ...]:
+def asked(question: str, evidence: str = "") -> str:
+    """A question with what it takes for granted."""
+    return f"{question} ({evidence})" if evidence else question
+
+
+def messages(linked: Linked, surface: str) -> tuple[Message, ...]:
     """The system message (the linked schema) and the user message (the question).
 
     What users and databases say never holds a special token: a space follows the bracket that would open one.
     """
     if surface == "pointers":
         return Message("system", pointer_schema(linked)), Message("user", pointer_question(linked))
-    hint = f"\nHint: {evidence}" if evidence else ""
-    return Message("system", names_schema(linked)), Message("user", opened(linked.question + hint))
+    return Message("system", names_schema(linked)), Message("user", opened(linked.question))
 
 
 def opened(text: str) -> str:
