@@ -131,6 +131,20 @@ class SqlContext:
             copy.execute(f"CREATE TABLE {quote(table.name)} ({columns})")
         return copy
 
+    def names(self) -> Sequence[str]:
+        """Tables and columns, for completion."""
+        tables = self.schema.tables
+        return sorted({table.name for table in tables} | {column.name for table in tables for column in table.columns})
+
+    def describe(self) -> str:
+        """One line a table, for people: its columns with their types, then the keys."""
+        lines = [
+            f"{table.name}({', '.join(f'{column.name} {column.type}'.strip() for column in table.columns)})"
+            for table in self.schema.tables
+        ]
+        keys = [f"{key.table}.{key.column} -> {key.target}.{key.target_column}" for key in self.schema.foreign_keys]
+        return "\n".join([*lines, *keys])
+
     def close(self) -> None:
         """Stop the worker process."""
         if self.worker is not None:
