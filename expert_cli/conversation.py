@@ -26,21 +26,19 @@ class Template:
         Raises:
             ManifestError: a role is missing or is not a pair of strings.
         """
-        faults = [
-            f"template.{role}: expected [before, after], two strings"
-            for role in ROLES
-            if not (isinstance(pair := data.get(role), list) and [type(part) for part in pair] == [str, str])
-        ]
-        if not isinstance(data.get("start", ""), str):
+        before, after, faults = {}, {}, []
+        for role in ROLES:
+            pair = data.get(role)
+            if isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) for part in pair):
+                before[role], after[role] = pair
+            else:
+                faults.append(f"template.{role}: expected [before, after], two strings")
+        start = data.get("start", "")
+        if not isinstance(start, str):
             faults.append("template.start: expected a string")
         if faults:
             raise ManifestError(source, faults)
-        pairs = {role: (str(data[role][0]), str(data[role][1])) for role in ROLES}  # type: ignore[index]
-        return cls(
-            start=str(data.get("start", "")),
-            before={role: pair[0] for role, pair in pairs.items()},
-            after={role: pair[1] for role, pair in pairs.items()},
-        )
+        return cls(str(start), before, after)
 
 
 def render(messages: Sequence[Message], template: Template) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from expert_cli import task as tasks
 from expert_cli.errors import UsageError
+from expert_cli.training import recipe as recipes
 
 
 @click.command()
@@ -28,7 +28,7 @@ from expert_cli.errors import UsageError
 @click.option(
     "--threads", type=click.IntRange(1), default=2, show_default=True, help="CPU threads; one on a busy machine."
 )
-@click.option("--minutes", type=click.FloatRange(0), help="Budget, instead of the recipe's.")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Budget, instead of the recipe's.")
 def pretrain(recipe: Path, out: Path, target: Path | None, threads: int, minutes: float | None) -> None:
     """Pre-train a base model from public data, resumable.
 
@@ -36,7 +36,7 @@ def pretrain(recipe: Path, out: Path, target: Path | None, threads: int, minutes
     Example:
       expert-cli pretrain manifests/pretrain-nano.json --out runs/nano
     """
-    plan = json.loads(recipe.read_text(encoding="utf-8"))
+    plan = recipes.read(recipe)
     if minutes is not None:
         plan["training"]["minutes"] = minutes
     try:

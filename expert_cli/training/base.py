@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,9 +115,7 @@ No development or test split was read. The recipe is `manifests/pretrain-{recipe
 
 def curve(notes: Sequence[Mapping[str, Any]], width: int = 640, height: int = 240) -> str:
     """An SVG of loss over tokens, on a logarithmic loss axis."""
-    import math
-
-    points = [(note["tokens"], note["loss"]) for note in notes if "step" in note]
+    points = [(note["tokens"], max(note["loss"], 1e-4)) for note in notes if "step" in note]
     most = max(tokens for tokens, _ in points)
     low, high = math.log(min(loss for _, loss in points) * 0.9), math.log(max(loss for _, loss in points))
     left, top = 48, 12
@@ -133,7 +132,8 @@ def curve(notes: Sequence[Mapping[str, Any]], width: int = 640, height: int = 24
         for value, y in ((value, place(0, value)[1]) for value in marks)
     )
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="11">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        'font-family="sans-serif" font-size="11">'
         f'<rect width="{width}" height="{height}" fill="white"/>{grid}'
         f'<polyline points="{path}" fill="none" stroke="#2a6fdb" stroke-width="1.5"/>'
         f'<text x="{left}" y="{height - 8}">0</text>'

@@ -1,7 +1,8 @@
 """Pre-train a base from scratch: tokenizer, model, one resumable run, and the files of a base.
 
-The run is described by one manifest (``manifests/pretrain-nano.json``). The schedule is a function of the share of the
-budget that is used, so a run stopped and resumed ends where an uninterrupted one would have.
+The run is described by one recipe (``manifests/pretrain-nano.json``). The schedule is a function of the share of the
+budget of minutes that is used; what is trained in a step is a function of the step. A stopped run goes on from its last
+save.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from expert_cli.conversation import Template, completion, render
+from expert_cli.errors import UsageError
 from expert_cli.task import Example, Task
 from expert_cli.training import layers
 
@@ -29,6 +31,10 @@ QWEN2_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 """The pre-tokeniser of Qwen2, which llama.cpp knows as ``qwen2``: any other would be tokenised differently there."""
+
+FIXED = ("surface", "template", "end", "tokenizer", "model", "data")
+FIXED_OPTIONS = ("seed", "batch_tokens", "max_tokens")
+"""Parts of a recipe, and of its ``training``, that cannot change while a run is resumed."""
 
 
 @dataclass(frozen=True)
@@ -140,24 +146,61 @@ def build_model(shape: dict[str, Any], tokenizer: Tokenizer, end: str, start: st
     return Qwen3ForCausalLM(config)
 
 
+@dataclass
+class Progress:
+    """How far a run is: optimizer steps, seconds of the budget that are used, tokens with padding."""
+
+    step: int = 0
+    used: float = 0.0
+    tokens: int = 0
+
+
 class Run:
-    """One pre-training run in a folder: ``tokenizer.json``, ``data.npz``, ``state.pt``, ``log.jsonl``."""
+    """One pre-training run in a folder: ``recipe.json``, ``tokenizer.json``, ``data.npz``, ``state.pt``, ``log.jsonl``.
+
+    Raises:
+        UsageError: the folder holds a run of another recipe.
+    """
 
     def __init__(self, recipe: dict[str, Any], task: Task, folder: Path, threads: int) -> None:
         self.recipe, self.task, self.folder = recipe, task, folder
         self.options: dict[str, Any] = recipe["training"]
         self.template = Template.parse(recipe["template"], "pretraining recipe")
         folder.mkdir(parents=True, exist_ok=True)
+        self._claim()
         torch.set_num_threads(threads)
         torch.manual_seed(self.options["seed"])
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
+    def _claim(self) -> None:
+        """Write the recipe down, or see that the run so far had the same; how long it trains may change."""
+        file = self.folder / "recipe.json"
+        if file.exists():
+            begun = json.loads(file.read_text(encoding="utf-8"))
+            other = [key for key in FIXED if begun[key] != self.recipe[key]]
+            other += [key for key in FIXED_OPTIONS if begun["training"][key] != self.options[key]]
+            if other:
+                raise UsageError(
+                    f"{self.folder} holds a run with another {', '.join(other)}; "
+                    "give another --out, or delete that folder"
+                )
+        file.write_text(json.dumps(self.recipe, indent=1) + "\n", encoding="utf-8")
+
     def prepare(self) -> None:
         """Build the tokenizer and the encoded data once."""
         file = self.folder / "data.npz"
-        if file.exists():
-            self._load()
-            return
+        if not file.exists():
+            self._encode(file)
+        stored = np.load(file)
+        ends = np.cumsum(stored["lengths"])
+        ids = stored["ids"]
+        self.data = [
+            Encoded(ids[end - length : end], int(start))
+            for end, length, start in zip(ends, stored["lengths"], stored["starts"], strict=True)
+        ]
+        self.tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+
+    def _encode(self, file: Path) -> None:
         started = time.monotonic()
         examples = list(
             self.task.examples(self.recipe["data"], surface=self.recipe["surface"], seed=self.options["seed"])
@@ -167,100 +210,99 @@ class Run:
             _plain(examples[: settings["examples"]]), settings["vocabulary"], specials(settings)
         )
         data = encode(examples, tokenizer, self.template, self.options["max_tokens"])
+        if not data:
+            raise UsageError(
+                f"none of {len(examples)} examples fits max_tokens = {self.options['max_tokens']}; "
+                "raise it, or name other data"
+            )
         tokenizer.save(str(self.folder / "tokenizer.json"))
+        partial = self.folder / "data.partial.npz"
         np.savez(
-            file,
+            partial,
             ids=np.concatenate([item.ids for item in data]),
             lengths=np.array([len(item.ids) for item in data]),
             starts=np.array([item.start for item in data]),
         )
+        partial.replace(file)
         self._note(event="data", examples=len(examples), kept=len(data), seconds=round(time.monotonic() - started))
-        self._load()
-
-    def _load(self) -> None:
-        stored = np.load(self.folder / "data.npz")
-        ends = np.cumsum(stored["lengths"])
-        ids = stored["ids"]
-        self.data = [
-            Encoded(ids[end - length : end], int(start))
-            for end, length, start in zip(ends, stored["lengths"], stored["starts"], strict=True)
-        ]
-        self.tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
 
     def _note(self, **values: object) -> None:
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(values) + "\n")
 
-    def train(self, told: Callable[[str], None] = lambda line: None) -> Qwen3ForCausalLM:
-        """Train until the budget of minutes is used; resumes from ``state.pt``. ``told`` hears a line now and then."""
-        options = self.options
-        assistant_end = self.recipe["end"][0]
-        model = build_model(self.recipe["model"], self.tokenizer, assistant_end, self.recipe["template"]["start"]).to(
-            self.device
-        )
+    def train(
+        self, told: Callable[[str], None] = lambda line: None, clock: Callable[[], float] = time.monotonic
+    ) -> Qwen3ForCausalLM:
+        """Train until the budget is used, from ``state.pt`` where there is one.
+
+        Args:
+            told: hears a line now and then.
+            clock: seconds; read before and after every step.
+        """
+        model = build_model(self.recipe["model"], self.tokenizer, self.recipe["end"][0], self.template.start)
+        model.to(self.device)
         if self.device.type == "cpu":
             layers.install(model)
-        optimizers = _optimizers(model, options)
-        base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
-        step, used, tokens = 0, 0.0, 0
-        state_file = self.folder / "state.pt"
-        if state_file.exists():
-            state = torch.load(state_file, map_location=self.device, weights_only=False)
-            model.load_state_dict(state["model"])
-            for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-                optimizer.load_state_dict(saved)
-            step, used, tokens = state["step"], state["used"], state["tokens"]
-        stream = batches(self.data, options["batch_tokens"], options["seed"])
-        for _ in range(step):
+        optimizers = _optimizers(model, self.options)
+        rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+        done = self._resume(model, optimizers)
+        stream = batches(self.data, self.options["batch_tokens"], self.options["seed"])
+        for _ in range(done.step):
             next(stream)
-        budget, average, saved_at = options["minutes"] * 60.0, None, used
+        budget, average, saved_at = self.options["minutes"] * 60.0, None, done.used
         model.train()
-        while used < budget:
-            began = time.monotonic()
-            share = used / budget
-            rate = min(1.0, (step + 1) / options["warmup_steps"]) * _cooled(share, options["final"])
-            for optimizer, rates in zip(optimizers, base_rates, strict=True):
-                for group, base in zip(optimizer.param_groups, rates, strict=True):
+        while done.used < budget:
+            began = clock()
+            rate = min(1.0, (done.step + 1) / self.options["warmup_steps"])
+            rate *= _cooled(done.used / budget, self.options["final"])
+            for optimizer, bases in zip(optimizers, rates, strict=True):
+                for group, base in zip(optimizer.param_groups, bases, strict=True):
                     group["lr"] = base * rate
-            ids, places, targets = pad(next(stream), self.device)
-            with torch.autocast(self.device.type, dtype=torch.bfloat16):
-                hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state.reshape(
-                    -1, model.config.hidden_size
-                )
-                logits = model.lm_head(hidden[places])
-            loss = torch.nn.functional.cross_entropy(logits.float(), targets)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-            step, tokens = step + 1, tokens + int(ids.numel())
-            used += time.monotonic() - began
-            average = loss.item() if average is None else 0.95 * average + 0.05 * loss.item()
-            if step % 20 == 0:
-                self._note(step=step, loss=round(average, 4), used=round(used), tokens=tokens, rate=round(rate, 4))
-                told(
-                    f"step {step}  loss {average:.3f}  {tokens / used:,.0f} tokens/s  {(budget - used) / 60:.0f} min left"
-                )
-            if used - saved_at > options["checkpoint_minutes"] * 60 or used >= budget:
-                self._save(model, optimizers, step, used, tokens)
-                saved_at = used
+            loss, tokens = self._step(model, optimizers, next(stream))
+            done.step, done.tokens, done.used = done.step + 1, done.tokens + tokens, done.used + clock() - began
+            average = loss if average is None else 0.95 * average + 0.05 * loss
+            if done.step % 20 == 0 or done.used >= budget:
+                self._note(
+                    step=done.step, loss=round(average, 4), used=round(done.used), tokens=done.tokens,
+                    rate=round(rate, 4),
+                )  # fmt: skip
+                pace, left = done.tokens / done.used, (budget - done.used) / 60
+                told(f"step {done.step}  loss {average:.3f}  {pace:,.0f} tokens/s  {left:.0f} min left")
+            if done.used - saved_at > self.options["checkpoint_minutes"] * 60 or done.used >= budget:
+                self._save(model, optimizers, done)
+                saved_at = done.used
         return model
 
-    def _save(
-        self, model: Qwen3ForCausalLM, optimizers: Sequence[torch.optim.Optimizer], step: int, used: float, tokens: int
-    ) -> None:
+    def _step(
+        self, model: Qwen3ForCausalLM, optimizers: Sequence[torch.optim.Optimizer], batch: Sequence[Encoded]
+    ) -> tuple[float, int]:
+        """One optimizer step; its loss and how many tokens it took, padding included."""
+        ids, places, targets = pad(batch, self.device)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state.reshape(-1, model.config.hidden_size)
+            logits = model.lm_head(hidden[places])
+        loss = torch.nn.functional.cross_entropy(logits.float(), targets)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return loss.item(), int(ids.numel())
+
+    def _resume(self, model: Qwen3ForCausalLM, optimizers: Sequence[torch.optim.Optimizer]) -> Progress:
+        file = self.folder / "state.pt"
+        if not file.exists():
+            return Progress()
+        state = torch.load(file, map_location=self.device, weights_only=True)
+        model.load_state_dict(state["model"])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        return Progress(state["step"], state["used"], state["tokens"])
+
+    def _save(self, model: Qwen3ForCausalLM, optimizers: Sequence[torch.optim.Optimizer], done: Progress) -> None:
         partial = self.folder / "state.partial"
-        torch.save(
-            {
-                "model": model.state_dict(),
-                "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-                "step": step,
-                "used": used,
-                "tokens": tokens,
-            },
-            partial,
-        )
+        states = [optimizer.state_dict() for optimizer in optimizers]
+        torch.save({"model": model.state_dict(), "optimizers": states, **asdict(done)}, partial)
         partial.replace(self.folder / "state.pt")
 
 
