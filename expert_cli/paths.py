@@ -22,3 +22,9 @@ def cache() -> Path:
 def packaged(name: str) -> Path:
     """A data folder of the SQL expert that ships inside the wheel, for example ``base`` or ``sample``."""
     return Path(__file__).resolve().parent.parent / "experts" / "sql" / "data" / name
+
+
+def inputs(name: str) -> Path:
+    """A folder of build inputs, ``grammars`` or ``manifests``: beside the package in a checkout, inside it in a wheel."""
+    inside = Path(__file__).resolve().parent / "data" / name
+    return inside if inside.is_dir() else Path(__file__).resolve().parents[1] / name

@@ -16,8 +16,8 @@ from expert_cli.errors import ExpertError
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "chat": ("expert_cli.cli.ask", "chat", "Ask questions; one with --prompt, a conversation without."),
     "eval": ("expert_cli.cli.evaluate", "evaluate", "Answer a file of cases and score them by execution."),
-    "train": ("expert_cli.cli.train", "train", "Train, evaluate and select an adapter from a manifest."),
-    "pretrain": ("expert_cli.cli.pretrain", "pretrain", "Pre-train a base model from a recipe."),
+    "train": ("expert_cli.cli.train", "train", "Train an adapter, evaluate its checkpoints and choose the one to pack."),
+    "pretrain": ("expert_cli.cli.pretrain", "pretrain", "Pre-train a base model from public data, resumable."),
     "package": ("expert_cli.cli.packages", "package", "Pack a trained expert into one .expert file."),
     "sign": ("expert_cli.cli.packages", "sign", "Sign an archive with a private key."),
     "verify": ("expert_cli.cli.packages", "verify", "Check an archive against the trust store."),
@@ -28,7 +28,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "keygen": ("expert_cli.cli.packages", "keygen", "Make a signing key pair."),
     "trust": ("expert_cli.cli.packages", "trust", "Say whose signatures to accept."),
     "grammar": ("expert_cli.cli.grammar", "grammar", "Check, test, sample and emit grammars."),
-    "base": ("expert_cli.cli.base", "base", "List, fetch, build and export base models."),
+    "base": ("expert_cli.cli.base", "base", "List, fetch, convert and weave base models."),
 }
 
 

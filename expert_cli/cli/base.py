@@ -30,7 +30,7 @@ quantisation_option = click.option(
 
 @click.group()
 def base() -> None:
-    """List, fetch, build and export base models."""
+    """List, fetch, convert and weave base models."""
 
 
 @base.command("list")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from expert_cli import manifest as manifests
-from expert_cli import show, task
+from expert_cli import paths, show, task
 from expert_cli.errors import UsageError
 from expert_cli.factory import runs
 from expert_cli.factory.runs import Watch, When
@@ -99,12 +99,13 @@ def located(manifest: ExpertManifest, folder: Path | None) -> Base:
 
 
 def template(manifest: ExpertManifest, path: Path) -> Path:
-    """The grammar's file: beside the manifest, or in ``grammars`` beside the manifest's folder.
+    """The grammar's file: beside the manifest, in ``grammars`` beside its folder, or one that ships with the tool.
 
     Raises:
-        UsageError: it is in neither.
+        UsageError: it is in none of these.
     """
-    places = (path.parent / manifest.grammar, path.resolve().parents[1] / "grammars" / manifest.grammar)
+    folders = (path.parent, path.resolve().parents[1] / "grammars", paths.inputs("grammars"))
+    places = [folder / manifest.grammar for folder in folders]
     for place in places:
         if place.is_file():
             return place

@@ -70,7 +70,7 @@ class Base:
 def available() -> Iterator[Base]:
     """Every base that has a manifest: packaged ones first, then those of a source checkout."""
     seen = set()
-    for folder in (paths.packaged("base"), Path(__file__).resolve().parents[3] / "manifests"):
+    for folder in (paths.packaged("base"), paths.inputs("manifests")):
         for path in sorted(folder.glob("base-*.json")):
             manifest = load_base(path)
             if manifest.id not in seen:
