@@ -95,13 +95,16 @@ def open_writer(
 
 
 def _llama(base: Base, adapter: Adapter | None, rows: int, threads: int | None) -> decode.Model:
+    from expert_cli.runtime import pace
     from expert_cli.runtime.llama import LlamaModel
     from expert_cli.runtime.weave import woven
 
     small = base.manifest.parameters < SMALL
     quantisation = "f16" if small else "q8_0"
     path = woven(base, adapter.folder, adapter.base_sha256, quantisation) if adapter else base.file("gguf")
-    return LlamaModel(path, threads=1 if small else threads, context=base.manifest.context, rows=rows)
+    model = LlamaModel(path, threads=1 if small else threads, context=base.manifest.context, rows=rows)
+    model.together = pace.threshold(path, model.threads, model.seconds)
+    return model
 
 
 def _hf(base: Base, adapter: Adapter | None, rows: int, threads: int | None) -> decode.Model:

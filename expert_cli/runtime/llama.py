@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import time
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,6 +57,7 @@ class LlamaModel:
         _complaints.clear()
         self.path = path
         self.rows = rows
+        self.threads = threads or min(os.cpu_count() or 1, 4)
         self._context: Any = None
         self._batch: Any = None
         self._model: Any = llama_cpp.llama_model_load_from_file(os.fsencode(path), _model_params())
@@ -64,7 +66,7 @@ class LlamaModel:
         self._vocabulary: Any = llama_cpp.llama_model_get_vocab(self._model)
         self.vocabulary: int = llama_cpp.llama_vocab_n_tokens(self._vocabulary)
         self.context: int = context or llama_cpp.llama_model_n_ctx_train(self._model)
-        params = _context_params(self.context, rows, threads or min(os.cpu_count() or 1, 4), exact)
+        params = _context_params(self.context, rows, self.threads, exact)
         self._context = llama_cpp.llama_init_from_model(self._model, params)
         if not self._context:
             self.close()
@@ -74,6 +76,8 @@ class LlamaModel:
         self._nfc = self._metadata(header.NFC) != "false"
         self.reused = 0
         """How many tokens of the last prompt were already known."""
+        self.together = 2
+        """Tokens from which one row's are decoded in one batch; fewer go one at a time. See :mod:`.pace`."""
         self._pieces: dict[int, bytes] = {}
         self._prompt: list[int] = []
         self._prompt_logits: Floats = np.empty((0, self.vocabulary), np.float32)
@@ -141,6 +145,23 @@ class LlamaModel:
         self._live = [(sequence, start + len(tokens)) for sequence, start, tokens in parts]
         return self._decode(parts)
 
+    def seconds(self, count: int, logits: bool) -> float:
+        """How long a batch of ``count`` tokens takes, with the logits of the last one or with none.
+
+        Forgets the prompt.
+        """
+        self._prompt, self._live = [], []
+        llama_cpp.llama_memory_clear(self._memory, False)
+        row = np.empty((1, self.vocabulary), np.float32)
+        for place in range(count):
+            self._put(place, PROMPT, place, 0, logits and place == count - 1)
+        start = time.perf_counter()
+        self._run(count, {count - 1: 0} if logits else {}, row)
+        llama_cpp.llama_synchronize(self._context)
+        spent = time.perf_counter() - start
+        llama_cpp.llama_memory_clear(self._memory, False)
+        return spent
+
     def close(self) -> None:
         """Free the model; it cannot be used afterwards."""
         if self._batch is not None:
@@ -170,25 +191,30 @@ class LlamaModel:
 
     def _decode(self, parts: Sequence[tuple[int, int, Sequence[int]]]) -> Floats:
         """Feed each part's tokens from its position on; returns the logits after each part's last token."""
-        batch = self._batch
         logits = np.empty((len(parts), self.vocabulary), np.float32)
         outputs: dict[int, int] = {}  # place in the batch -> part
+        most = 1 if len(parts) == 1 and len(parts[0][2]) < self.together else BATCH
         count = 0
         for part, (sequence, start, tokens) in enumerate(parts):
             for offset, token in enumerate(tokens):
-                if count == BATCH:
+                if count == most:
                     self._run(count, outputs, logits)
                     count = 0
-                batch.token[count] = token
-                batch.pos[count] = start + offset
-                batch.n_seq_id[count] = 1
-                batch.seq_id[count][0] = sequence
-                batch.logits[count] = last = offset == len(tokens) - 1
+                last = offset == len(tokens) - 1
+                self._put(count, sequence, start + offset, token, last)
                 if last:
                     outputs[count] = part
                 count += 1
         self._run(count, outputs, logits)
         return logits
+
+    def _put(self, place: int, sequence: int, position: int, token: int, logits: bool) -> None:
+        batch = self._batch
+        batch.token[place] = token
+        batch.pos[place] = position
+        batch.n_seq_id[place] = 1
+        batch.seq_id[place][0] = sequence
+        batch.logits[place] = logits
 
     def _run(self, count: int, outputs: dict[int, int], logits: Floats) -> None:
         """Decode the batch and copy its outputs: llama.cpp forgets them with the next one."""
