@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import replace
 from datetime import date
@@ -12,7 +13,7 @@ import pytest
 from hostile import KEY, OTHER, packed
 from test_archive_hostile import GOOD, MEMBERS, TRUST, refused, tree
 
-from expert_cli import signing, store
+from expert_cli import archive, signing, store
 from expert_cli.errors import VerificationError
 from expert_cli.trust import Pin, Trust
 
@@ -63,3 +64,20 @@ def test_unsigned_is_still_checked(tmp_path: Path, home: Path) -> None:
     path.write_bytes(packed(hostile.bundle(MEMBERS, keys=()), MEMBERS | {"card.md": b"# other"}))
     with pytest.raises(VerificationError):
         store.install(path, None)
+
+
+def test_other_tools_know_no_name_and_are_still_checked_first(tmp_path: Path) -> None:
+    """Without our part of the statement, nothing is written before some pinned key is found to have signed it."""
+    data = json.loads(hostile.bundle(MEMBERS))
+    payload = json.loads(base64.b64decode(data["dsseEnvelope"]["payload"]))
+    del payload["predicate"]["expert"]
+    raw = json.dumps(payload).encode()
+    signature = KEY.sign(b"DSSEv1 28 application/vnd.in-toto+json %d %s" % (len(raw), raw))
+    data["dsseEnvelope"]["payload"] = base64.b64encode(raw).decode()
+    data["dsseEnvelope"]["signatures"] = [{"sig": base64.b64encode(signature).decode()}]
+    (tmp_path / "other.expert").write_bytes(packed(json.dumps(data).encode(), MEMBERS))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(VerificationError, match="unknown key"):
+        archive.verify(tmp_path / "other.expert", Trust(), into=tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+    assert archive.verify(tmp_path / "other.expert", TRUST).signers == TRUST.pins

@@ -26,6 +26,8 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
     monkeypatch.chdir(tmp_path)
     for name in ("SOURCE_DATE_EPOCH", "EXPERT_KEY_PASSPHRASE"):
         monkeypatch.delenv(name, raising=False)
+    for name in ("upgrade", "outdated", "rollback", "gc"):
+        monkeypatch.setitem(cli.COMMANDS, name, ("expert_cli.cli.packages", name, ""))
 
     def run(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["expert-cli", *map(str, words)])
@@ -119,7 +121,7 @@ def test_install_by_name_takes_the_newest_that_fits(call: Call, tmp_path: Path, 
     ("words", "fault"),
     [
         (["install"], "name what to install"),
-        (["install", "absent"], "no archive of absent"),
+        (["install", "absent"], "you asked for absent (there is none of that name)"),
         (["install", "sql>=9"], "there is 0.1.0"),
         (["install", "absent.expert"], "does not exist"),
         (["install", "./absent"], "does not exist"),
@@ -251,3 +253,44 @@ def test_trust_commands(call: Call, tmp_path: Path) -> None:
     assert call("trust", "remove", new, "--namespace", "acme")[0] == 0
     listed = data(call("trust", "list", "--json"))
     assert (listed["revoked"], listed["thresholds"], len(listed["keys"])) == ({new: "lost"}, {"acme": 2}, 1)
+
+
+def test_what_is_required_comes_along(call: Call, tmp_path: Path) -> None:
+    call("trust", "add", "sql", "--key", key(tmp_path).with_suffix(".pub"))
+    for version in ("0.1.0", "0.2.0", "1.0.0"):
+        packages.expert(tmp_path / "more", KEY, version=version)
+    report = packages.expert(tmp_path, KEY, name="sql-report", requires=["sql>=0.1,<1"])
+    code, _, err = call("install", report)
+    assert code == 2
+    assert "sql-report 0.1.0 requires sql<1,>=0.1 (there is none of that name)" in err
+    found = data(call("install", report, "--from", "more", "--json"))["installed"]
+    assert [(one["name"], one["version"]) for one in found] == [("sql", "0.2.0"), ("sql-report", "0.1.0")]
+    assert len(list((tmp_path / "home" / "store" / "generations").iterdir())) == 1, "both at once"
+    assert "remove that one first" in call("remove", "sql")[2]
+    assert "requires sql<1,>=0.1" in call("install", tmp_path / "more" / "expert-sql-nano.v1.0.0.expert")[2]
+    assert "nothing to install" in call("install", "sql-report")[1]
+    assert data(call("list", "--json"))["installed"][0]["version"] == "0.2.0"
+
+
+def test_all_or_none(call: Call, tmp_path: Path, home: Path) -> None:
+    call("trust", "add", "sql", "--key", key(tmp_path).with_suffix(".pub"))
+    good, unsigned = packages.expert(tmp_path / "a", KEY), packages.expert(tmp_path / "b", name="sql-b")
+    assert call("install", good, unsigned)[0] == 3
+    assert store.installed() == ()
+    assert [path.name for path in home.rglob("*")] == ["trust.json"]
+
+
+def test_upgrade(call: Call, tmp_path: Path) -> None:
+    call("trust", "add", "sql", "--key", key(tmp_path).with_suffix(".pub"))
+    call("install", packages.expert(tmp_path / "more", KEY))
+    assert "nothing to install" in call("upgrade")[1]
+    assert "as new as" in call("outdated")[2]
+    packages.expert(tmp_path / "more", KEY, version="0.2.0")
+    assert data(call("outdated", "--json"))["outdated"] == [{"name": "sql", "installed": "0.1.0", "available": "0.2.0", "base": "nano"}]
+    assert "0.2.0" in call("outdated")[1]
+    packages.expert(tmp_path / "elsewhere", KEY, version="0.3.0")
+    assert data(call("upgrade", "sql", "--from", "elsewhere", "--json"))["installed"][0]["version"] == "0.3.0"
+    assert "nothing to install" in call("upgrade", "--from", "more")[1], "never back"
+    assert "not installed" in call("upgrade", "absent")[2]
+    assert "sql 0.1.0" in call("rollback")[1]
+    assert data(call("gc", "--json")) == {"removed": 1}

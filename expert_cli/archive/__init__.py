@@ -73,7 +73,7 @@ def build(members: Mapping[str, Path | bytes], target: Path, created: str) -> Ar
         raise UsageError("manifest.json is missing; an archive needs " + ", ".join(REQUIRED))
     expert = manifest.load_expert(source)
     listed = [_describe(name, members[name]) for name in sorted(members)]
-    about = signing.About(expert.name, expert.version, expert.base, expert.base_sha256, created)
+    about = signing.About(expert.name, expert.version, expert.base, expert.base_sha256, created, expert.requires)
     return _write(signing.draft(listed, about), members, target, None)
 
 

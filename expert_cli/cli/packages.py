@@ -1,10 +1,9 @@
-"""The commands of packages: make, sign and verify archives; install, list, explain and remove experts."""
+"""Installed experts: ``install``, ``upgrade``, ``outdated``, ``list``, ``info``, ``remove``, ``rollback``, ``gc``."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -14,92 +13,35 @@ import click
 
 from expert_cli import archive, show, sources, store, task
 from expert_cli import trust as trusted
-from expert_cli.archive import collect
-from expert_cli.cli.keys import content, keygen, opened, passphrase_option, trust
+from expert_cli.cli.archives import archive_path, described, json_option, package, reading, sign, told, verify
+from expert_cli.cli.keys import keygen, trust
 from expert_cli.errors import BaseModelError, UsageError, VerificationError
 from expert_cli.manifest import ExpertManifest
 from expert_cli.store import Installed
 
-__all__ = ["gc", "info", "install", "keygen", "list_", "package", "remove", "rollback", "sign", "trust", "verify"]
+__all__ = [
+    "gc",
+    "info",
+    "install",
+    "keygen",
+    "list_",
+    "outdated",
+    "package",
+    "remove",
+    "rollback",
+    "sign",
+    "trust",
+    "upgrade",
+    "verify",
+]
 
-TOLD_FROM = 16 << 20
-"""Bytes from which on reading an archive shows its progress."""
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-archive_path = click.Path(dir_okay=False, path_type=Path)
-
-
-@click.command()
-@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--grammar", type=archive_path, help="The grammar to pack.  [default: the manifest's, from grammars/]")
-@click.option("--card", type=archive_path, help="The model card.  [default: RUN/card.md, or written from the report]")
-@click.option("--out", type=click.Path(path_type=Path), help="A file or folder to write to.  [default: here]")
-@json_option
-def package(run: Path, grammar: Path | None, card: Path | None, out: Path | None, as_json: bool) -> None:
-    """Pack a trained expert into one .expert file.
-
-    RUN is what train wrote: the checkpoint that its report.json chose is packed, unsigned, with a .sha256 beside it.
-    The creation time is $SOURCE_DATE_EPOCH where that is set; equal inputs and time give equal bytes.
-
-    \b
-    Example:
-      expert-cli package runs/sql-nano
-    """
-    path, built = collect.package(run, collect.timestamp(), grammar=grammar, card=card, target=out)
-    if as_json:
-        click.echo(json.dumps({"path": str(path), **described(built)}))
-        return
-    click.echo(str(path))
-    show.note(f"unsigned; sign it with: expert-cli sign {path} --key ME.key")
-
-
-@click.command()
-@click.argument("path", type=archive_path)
-@click.option("--key", type=archive_path, required=True, help="Your private key in PEM.")
-@click.option("--out", type=archive_path, help="Where to write the signed archive.  [default: in place]")
-@passphrase_option
-@json_option
-def sign(path: Path, key: Path, out: Path | None, passphrase_file: Path | None, as_json: bool) -> None:
-    """Sign an archive with a private key.
-
-    Earlier signatures stay, so that several people can sign one archive.
-
-    \b
-    Example:
-      expert-cli sign expert-sql-nano.v0.1.0.expert --key me.key
-    """
-    private = opened(key, passphrase_file)
-    built = archive.sign(path, private, out)
-    if as_json:
-        click.echo(json.dumps({"path": str(out or path), "key": private.public.id, **described(built)}))
-        return
-    click.echo(f"{out or path} is signed by {private.public.id}")
-
-
-@click.command()
-@click.argument("target")
-@click.option("--key", type=archive_path, help="Accept this public key alone, and not the trust store.")
-@json_option
-def verify(target: str, key: Path | None, as_json: bool) -> None:
-    """Check an archive against the trust store.
-
-    TARGET is an .expert file, or the name of an installed expert, whose files are then checked again.
-
-    \b
-    Examples:
-      expert-cli verify expert-sql-nano.v0.1.0.expert
-      expert-cli verify sql
-    """
-    known = trusted.only(content(key), str(key)) if key else trusted.load()
-    path = Path(target)
-    if path.suffix != sources.SUFFIX and not path.is_file():
-        entry = store.check(target, known)
-        told(as_json, asdict(entry), f"{entry.name} {entry.version} is intact and signed by {', '.join(entry.signers)}")
-        return
-    with reading(path) as progress:
-        found = archive.verify(path, known, progress=progress)
-    signers = ", ".join(pin.id for pin in found.signers)
-    told(as_json, described(found), f"{found.manifest.name} {found.manifest.version} is intact and signed by {signers}")
+from_option = click.option(
+    "--from",
+    "folders",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder of archives to look in; may be repeated.",
+)
 
 
 @click.command()
@@ -131,23 +73,51 @@ def install(wanted: tuple[str, ...], folders: tuple[Path, ...], allow_unsigned: 
     """
     if bool(wanted) == bool(locked):
         raise UsageError("name what to install, or a lock file with --locked")
-    found = [(text, sources.resolve(text, folders), "") for text in wanted]
     if locked:
-        found = [(one.source, sources.again(one, folders), one.digest) for one in store.locked(locked)]
-    known = None if allow_unsigned else trusted.load()
-    entries = []
-    for source, path, digest in found:
-        with reading(path) as progress:
-            entry = store.install(path, known, source=source, digest=digest, check_base=fits, progress=progress)
-        if entry.unsigned:
-            show.note(f"WARNING: {entry.name} {entry.version} was installed without a trusted signature", "bold red")
-        if entry.base not in known_bases():
-            show.note(
-                f"base {entry.base} is not known here, so {entry.name} cannot answer yet; see: expert-cli base list"
-            )
-        entries.append(entry)
-    lines = [f"installed {entry.name} {entry.version} on {entry.base}" for entry in entries]
-    told(as_json, {"installed": [asdict(entry) for entry in entries]}, "\n".join(lines))
+        pins = store.locked(locked)
+        requests = [store.Request(sources.again(one, folders), one.source, one.digest) for one in pins]
+    else:
+        requests = requested(sources.plan(wanted, folders, store.installed(), known_bases()))
+    report(installed(requests, allow_unsigned), as_json)
+
+
+@click.command()
+@click.argument("names", nargs=-1)
+@from_option
+@json_option
+def upgrade(names: tuple[str, ...], folders: tuple[Path, ...], as_json: bool) -> None:
+    """Install newer versions of what is installed.
+
+    Without NAMES, of everything. Newer ones are looked for where each came from, in --from folders and in what ships.
+
+    \b
+    Examples:
+      expert-cli upgrade
+      expert-cli upgrade sql --from downloads
+    """
+    report(installed(requested(sources.newer(store.installed(), names, folders, known_bases()))), as_json)
+
+
+@click.command()
+@from_option
+@json_option
+def outdated(folders: tuple[Path, ...], as_json: bool) -> None:
+    """List installed experts that have a newer version.
+
+    \b
+    Example:
+      expert-cli outdated --from downloads
+    """
+    there = {one.name: one.version for one in store.installed()}
+    found = sources.newer(store.installed(), (), folders, known_bases())
+    rows = [(one.name, there.get(one.name, ""), one.version, one.base) for one in found]
+    if as_json:
+        keys = ("name", "installed", "available", "base")
+        click.echo(json.dumps({"outdated": [dict(zip(keys, row, strict=True)) for row in rows]}))
+    elif rows:
+        show.rows(("name", "installed", "available", "base"), rows, truncated=False)
+    else:
+        show.note("everything is as new as what was found")
 
 
 @click.command("list")
@@ -280,31 +250,30 @@ def known_bases() -> dict[str, str]:
     return {base.manifest.id: base.manifest.digest for base in bases.available()}
 
 
-@contextmanager
-def reading(path: Path) -> Iterator[archive.Progress]:
-    """What is told while an archive is read: nothing of small ones."""
-    size = path.stat().st_size if path.is_file() else 0
-    if size < TOLD_FROM:
-        yield lambda _: None
-        return
-    with show.progress(path.name, size >> 20) as tell:
-        yield lambda done: tell(done >> 20, "MiB")
+def requested(found: Sequence[sources.Candidate]) -> list[store.Request]:
+    """What to install, where it is not installed already."""
+    return [store.Request(one.path, str(one.path.resolve())) for one in found if one.path]
 
 
-def told(as_json: bool, data: dict[str, Any], text: str) -> None:
-    """Print a result, for machines or for people."""
-    click.echo(json.dumps(data) if as_json else text)
+def installed(requests: Sequence[store.Request], allow_unsigned: bool = False) -> tuple[Installed, ...]:
+    """Install archives, all or none, and say what one should know about them."""
+    known = None if allow_unsigned else trusted.load()
+    entries = store.install_all(requests, known, check_base=fits, reading=reading)
+    for entry in entries:
+        if entry.unsigned:
+            show.note(f"WARNING: {entry.name} {entry.version} was installed without a trusted signature", "bold red")
+        if entry.base not in known_bases():
+            show.note(
+                f"base {entry.base} is not known here, so {entry.name} cannot answer yet; see: expert-cli base list"
+            )
+    return entries
 
 
-def described(found: archive.Archive) -> dict[str, Any]:
-    """An archive as JSON holds it."""
-    manifest = found.manifest
-    return {
-        **{key: getattr(manifest, key) for key in ("name", "version", "base", "base_sha256")},
-        **{key: getattr(found, key) for key in ("digest", "size", "created")},
-        "signers": [pin.id for pin in found.signers],
-        "members": [asdict(member) for member in found.members],
-    }
+def report(entries: Sequence[Installed], as_json: bool) -> None:
+    """Print what was installed."""
+    lines = [f"installed {entry.name} {entry.version} on {entry.base}" for entry in entries]
+    text = "\n".join(lines) or "nothing to install: it is there already"
+    told(as_json, {"installed": [asdict(entry) for entry in entries]}, text)
 
 
 def vouched(entry: Installed) -> str:

@@ -41,6 +41,7 @@ class About:
     base: str
     base_sha256: str
     created: str
+    requires: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def draft(members: Iterable[Listed], about: About) -> bytes:
         "predicate": {
             "serialization": {"method": "files", "hash_type": "sha256", "allow_symlinks": False},
             "resources": resources,
-            "expert": vars(about),
+            "expert": vars(about) | {"requires": list(about.requires)},
         },
     }
     return _bundle(_canonical(statement), (), "")
@@ -204,10 +205,13 @@ def _listed(data: Any) -> Listed:
 
 
 def _about(data: Any) -> About:
-    fields = _object(data, "expert", {"name", "version", "base", "base_sha256", "created"})
+    fields = dict(_object(data, "expert", {"name", "version", "base", "base_sha256", "created", "requires"}))
+    requires = fields.pop("requires")
     if not all(isinstance(value, str) and re.fullmatch(r"[a-zA-Z0-9.:_-]{1,128}", value) for value in fields.values()):
         raise VerificationError(f"signature.json: a malformed name, version, base or time{_NEXT}")
-    return About(**fields)
+    if not isinstance(requires, list) or not all(isinstance(text, str) for text in requires):
+        raise VerificationError(f"signature.json: requires is no list of texts{_NEXT}")
+    return About(**fields, requires=tuple(requires))
 
 
 def _object(data: Any, what: str, required: set[str], optional: set[str] | None = None) -> Mapping[str, Any]:

@@ -2,60 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import Version
 
 from expert_cli import archive, paths
 from expert_cli.errors import UsageError, VerificationError
+from expert_cli.sources.resolve import Candidate, resolve
 from expert_cli.store import Installed
 
 SUFFIX = ".expert"
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """An archive and what it claims to be; nothing of it is verified yet."""
+def plan(
+    wanted: Sequence[str], folders: Sequence[Path] = (), there: Sequence[Installed] = (), bases: Collection[str] = ()
+) -> tuple[Candidate, ...]:
+    """The archives to install for ``wanted``: paths, or names with versions to be found in ``folders`` and what ships.
 
-    path: Path
-    name: str
-    version: str
-    base: str
-
-
-def resolve(wanted: str, folders: Sequence[Path] = ()) -> Path:
-    """The archive that ``wanted`` means: a path, or the newest that fits among ``folders`` and what ships.
+    ``there`` is what is installed, ``bases`` the base models that are here. What is installed already is left out.
 
     Raises:
-        UsageError: there is none, or it could be one of several.
+        UsageError: a file does not exist, or nothing fits.
+        VerificationError: a named file is damaged, or experts require each other.
     """
-    path = Path(wanted)
-    if path.suffix == SUFFIX or path.parent.name or wanted.startswith("."):
-        if path.is_dir():
-            return _only(path)
-        if not path.is_file():
-            raise UsageError(f"{wanted} does not exist; name an {SUFFIX} file, a folder of them, or an expert")
-        return path
-    try:
-        requirement = Requirement(wanted)
-    except InvalidRequirement as problem:
-        raise UsageError(f"{wanted!r} is neither a file nor a name with versions; write sql or 'sql>=0.2'") from problem
-    places = [*folders, paths.packaged("packages")]
-    named = [one for folder in places for one in candidates(folder) if one.name == requirement.name]
-    versions = set(requirement.specifier.filter(one.version for one in named))
-    fitting = [one for one in named if one.version in versions]
-    if not fitting:
-        known = ", ".join(sorted({one.version for one in named}, key=Version)) or "none of that name"
-        raise UsageError(f"no archive of {wanted} was found (there is {known}); name a file, or a folder with --from")
-    newest = max(Version(one.version) for one in fitting)
-    best = [one for one in fitting if Version(one.version) == newest]
-    if len({one.base for one in best}) > 1:
-        bases = ", ".join(str(one.path) for one in best)
-        raise UsageError(f"{wanted} exists for several bases; name one of the files: {bases}")
-    return best[0].path
+    named = [_named(text) for text in wanted if _is_path(text)]
+    known = [one for folder in [*folders, paths.packaged("packages")] for one in candidates(folder)]
+    known += [Candidate(one.name, one.version, one.base, one.requires) for one in there]
+    given = {one.name for one in named}
+    pool = [one for one in known if one.name not in given] + named
+    texts = [text for text in wanted if not _is_path(text)] + sorted(given)
+    return tuple(one for one in resolve(texts, pool, bases) if one.path)
+
+
+def newer(
+    there: Sequence[Installed], names: Collection[str] = (), folders: Sequence[Path] = (), bases: Collection[str] = ()
+) -> tuple[Candidate, ...]:
+    """Newer versions of what is installed, or of ``names`` among it, with what those require.
+
+    They are looked for in ``folders``, in what ships, and beside the files that were installed.
+
+    Raises:
+        UsageError: one of ``names`` is not installed.
+    """
+    if unknown := sorted(set(names) - {one.name for one in there}):
+        raise UsageError(f"{', '.join(unknown)}: not installed; see: expert-cli list")
+    beside = {path.parent for one in there if (path := Path(one.source)).is_file()}
+    found = plan(
+        [one.name for one in there if not names or one.name in names], [*folders, *sorted(beside)], there, bases
+    )
+    versions = {one.name: Version(one.version) for one in there}
+    return tuple(one for one in found if one.name not in versions or one.parsed > versions[one.name])
 
 
 def again(entry: Installed, folders: Sequence[Path] = ()) -> Path:
@@ -65,24 +62,42 @@ def again(entry: Installed, folders: Sequence[Path] = ()) -> Path:
         UsageError: it is in none of these places.
     """
     path = Path(entry.source)
-    return path if path.is_file() else resolve(f"{entry.name}=={entry.version}", folders)
+    if path.is_file():
+        return path
+    for folder in [*folders, paths.packaged("packages")]:
+        for one in candidates(folder):
+            if one.path and (one.name, one.version, one.base) == (entry.name, entry.version, entry.base):
+                return one.path
+    raise UsageError(f"{entry.name} {entry.version} on {entry.base} was not found; name its folder with --from")
 
 
 def candidates(folder: Path) -> Iterator[Candidate]:
-    """The readable archives of a folder, by file name. Those that are damaged are left out."""
+    """The archives of a folder, by file name, as they describe themselves. Those that are damaged are left out."""
     for path in sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else ():
         try:
             about = archive.peek(path).about
         except VerificationError:
             continue
         if about:
-            yield Candidate(path, about.name, about.version, about.base)
+            yield Candidate(about.name, about.version, about.base, about.requires, path)
 
 
-def _only(folder: Path) -> Path:
-    found = sorted(folder.glob(f"*{SUFFIX}"))
-    if len(found) != 1:
-        raise UsageError(
-            f"{folder} holds {len(found)} archives; name one of them, or: expert-cli install NAME --from {folder}"
-        )
-    return found[0]
+def _is_path(text: str) -> bool:
+    return text.endswith(SUFFIX) or text.startswith(".") or bool(Path(text).parent.name) or Path(text).is_absolute()
+
+
+def _named(text: str) -> Candidate:
+    """The archive at a path, or the only one in a folder."""
+    path = Path(text)
+    if path.is_dir():
+        found = sorted(path.glob(f"*{SUFFIX}"))
+        if len(found) != 1:
+            raise UsageError(f"{path} holds {len(found)} archives; name one, or: expert-cli install NAME --from {path}")
+        path = found[0]
+    if not path.is_file():
+        raise UsageError(f"{text} does not exist; name an {SUFFIX} file, a folder of them, or an expert")
+    about = archive.peek(path).about
+    if about:
+        return Candidate(about.name, about.version, about.base, about.requires, path)
+    manifest = archive.verify(path, None).manifest
+    return Candidate(manifest.name, manifest.version, manifest.base, manifest.requires, path)

@@ -13,22 +13,49 @@ the old state holds, after it the new one. What no kept generation names is swep
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from expert_cli import archive, signing
-from expert_cli.errors import ManifestError, UsageError, VerificationError
+from expert_cli.errors import UsageError, VerificationError
 from expert_cli.manifest import ExpertManifest
 from expert_cli.store import disk, lock
 from expert_cli.store.lock import Installed
 from expert_cli.trust import Trust
 
-__all__ = ["Installed", "check", "find", "gc", "install", "installed", "locked", "lockfile", "remove", "rollback"]
+__all__ = [
+    "Installed",
+    "Request",
+    "check",
+    "find",
+    "gc",
+    "install",
+    "install_all",
+    "installed",
+    "locked",
+    "lockfile",
+    "remove",
+    "rollback",
+]
 
 HISTORY = 10
 """How many generations are kept to go back to, the present one included."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """An archive to install: ``source`` is what the lock names as its origin, ``digest`` what it must be, if known."""
+
+    path: Path
+    source: str = ""
+    digest: str = ""
+
+
+Reading = Callable[[Path], AbstractContextManager[archive.Progress]]
+"""Opened around each archive that is read; what it gives is told how much has been read."""
 
 
 def install(
@@ -38,48 +65,56 @@ def install(
     source: str = "",
     digest: str = "",
     check_base: Callable[[ExpertManifest], None] = lambda _: None,
-    progress: archive.Progress = lambda _: None,
 ) -> Installed:
-    """Verify the archive at ``path`` and install it, in place of another version of the same name.
+    """Verify the archive at ``path`` and install it; :func:`install_all` for one."""
+    return install_all([Request(path, source, digest)], trust, check_base=check_base)[0]
 
-    Without ``trust`` an unsigned archive is let in, and the lock says so. ``digest`` is the one that the archive
-    must have, ``source`` what the lock names as its origin; ``check_base`` may refuse the base that it needs.
+
+def install_all(
+    requests: Sequence[Request],
+    trust: Trust | None,
+    *,
+    check_base: Callable[[ExpertManifest], None] = lambda _: None,
+    reading: Reading = lambda _: nullcontext(lambda _: None),
+) -> tuple[Installed, ...]:
+    """Verify archives and install them all or none, in place of other versions of the same names.
+
+    Without ``trust`` unsigned archives are let in, and the lock says so. ``check_base`` may refuse what does not fit
+    this machine: another base, a task without a plugin.
 
     Raises:
-        VerificationError: the archive must not be trusted; nothing is left behind.
+        VerificationError: an archive must not be trusted; nothing is left behind.
+        UsageError: what an expert requires would not be installed.
         ExpertError: the disk is full or the store cannot be written; what was installed still is.
     """
 
-    def verified(into: Path | None) -> archive.Archive:
-        found = archive.verify(path, trust, into=into, progress=progress)
-        if digest and found.digest != digest:
-            raise VerificationError(f"{path.name} has digest {found.digest}, the lock names {digest}; do not use it")
+    def verified(request: Request, into: Path | None) -> archive.Archive:
+        with reading(request.path) as progress:
+            found = archive.verify(request.path, trust, into=into, progress=progress)
+        if request.digest and found.digest != request.digest:
+            raise VerificationError(
+                f"{request.path.name} has digest {found.digest}, the lock names {request.digest}; do not use it"
+            )
         check_base(found.manifest)
         return found
 
     if not disk.root().exists():
-        verified(None)  # a store that does not exist yet is not made for an archive that will be refused
+        # A store that does not exist yet is not made for what will be refused.
+        _check_requirements({(one := _entry(verified(request, None), request)).name: one for request in requests})
     with _changing() as (staging, experts):
-        stage = Path(tempfile.mkdtemp(dir=staging))
-        found = verified(stage)
-        _keep(stage, found.digest)
-        signers = tuple(pin.id for pin in found.signers)
-        there = experts.get(found.manifest.name)
-        if there and (there.digest, there.signers) == (found.digest, signers):
-            return there
-        entry = Installed(
-            name=found.manifest.name,
-            version=found.manifest.version,
-            digest=found.digest,
-            base=found.manifest.base,
-            base_sha256=found.manifest.base_sha256,
-            created=found.created,
-            signers=signers,
-            source=source or str(path),
-            installed=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        )
-        _reveal({**experts, entry.name: entry}, staging)
-    return entry
+        entries = []
+        for request in requests:
+            stage = Path(tempfile.mkdtemp(dir=staging))
+            entry = _entry(verified(request, stage), request)
+            _keep(stage, entry.digest)
+            there = experts.get(entry.name)
+            same = there and (there.digest, there.signers) == (entry.digest, entry.signers)
+            entries.append(there if there and same else entry)
+        changed = {**experts, **{entry.name: entry for entry in entries}}
+        _check_requirements(changed)
+        if changed != experts:
+            _reveal(changed, staging)
+    return tuple(entries)
 
 
 def remove(name: str) -> Installed:
@@ -91,8 +126,7 @@ def remove(name: str) -> Installed:
     entry = find(name)
     with _changing() as (staging, experts):
         rest = {other.name: other for other in experts.values() if other.name != name}
-        if dependants := [other.name for other in rest.values() if name in map(_required, other.manifest.requires)]:
-            raise UsageError(f"{name} is required by {', '.join(sorted(dependants))}; remove that first")
+        _check_requirements(rest, "remove that one first")
         _reveal(rest, staging)
     return entry
 
@@ -237,11 +271,30 @@ def _reveal(experts: Mapping[str, Installed], staging: Path) -> None:
     disk.point(number)
 
 
-def _required(text: str) -> str:
-    """The name in a requirement such as ``sql>=0.2,<1``."""
-    from packaging.requirements import InvalidRequirement, Requirement
+def _entry(found: archive.Archive, request: Request) -> Installed:
+    """What the lock will say of a verified archive."""
+    manifest = found.manifest
+    return Installed(
+        name=manifest.name,
+        version=manifest.version,
+        digest=found.digest,
+        base=manifest.base,
+        base_sha256=manifest.base_sha256,
+        created=found.created,
+        requires=manifest.requires,
+        signers=tuple(pin.id for pin in found.signers),
+        source=request.source or str(request.path),
+        installed=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
 
-    try:
-        return Requirement(text).name
-    except InvalidRequirement as problem:
-        raise ManifestError("requires", [f"{text!r}: {problem}; write a name and versions"]) from problem
+
+def _check_requirements(experts: Mapping[str, Installed], advice: str = "name both at once") -> None:
+    """Refuse a state in which an expert lacks what it requires."""
+    from packaging.requirements import Requirement
+
+    for entry in experts.values():
+        for needed in map(Requirement, entry.requires):
+            there = experts.get(needed.name)
+            if not there or not needed.specifier.contains(there.version, prereleases=True):
+                state = f"{there.version} would be" if there else "it would not be"
+                raise UsageError(f"{entry.name} {entry.version} requires {needed} and {state} installed; {advice}")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from expert_cli import paths
 from expert_cli.errors import ManifestError
@@ -29,6 +30,7 @@ class Installed:
     base: str
     base_sha256: str
     created: str
+    requires: tuple[str, ...]
     signers: tuple[str, ...]
     source: str
     installed: str
@@ -70,10 +72,11 @@ def load(path: Path) -> Mapping[str, Installed]:
         if data["format"] != FORMAT:
             raise ManifestError(str(path), [f"format {data['format']} is not {FORMAT}; upgrade expert-cli to read it"])
         names = [field.name for field in fields(Installed)]
-        entries = [
-            Installed(**{name: entry[name] for name in names} | {"signers": tuple(entry["signers"])})
-            for entry in data["experts"]
-        ]
+        entries = []
+        for entry in data["experts"]:
+            values: dict[str, Any] = {name: entry[name] for name in names}
+            lists = {name: tuple(values[name]) for name in ("requires", "signers")}
+            entries.append(Installed(**values | lists))
     except (OSError, KeyError, TypeError, ValueError) as problem:
         raise ManifestError(str(path), [f"unreadable ({problem!r}); go back with: expert-cli rollback"]) from problem
     return {entry.name: entry for entry in entries}

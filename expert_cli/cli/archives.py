@@ -1,0 +1,123 @@
+"""``package``, ``sign`` and ``verify``: archives before anything is installed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from expert_cli import archive, show, sources, store
+from expert_cli import trust as trusted
+from expert_cli.archive import collect
+from expert_cli.cli.keys import content, opened, passphrase_option
+
+TOLD_FROM = 16 << 20
+"""Bytes from which on reading an archive shows its progress."""
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+archive_path = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command()
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--grammar", type=archive_path, help="The grammar to pack.  [default: the manifest's, from grammars/]")
+@click.option("--card", type=archive_path, help="The model card.  [default: RUN/card.md, or written from the report]")
+@click.option("--out", type=click.Path(path_type=Path), help="A file or folder to write to.  [default: here]")
+@json_option
+def package(run: Path, grammar: Path | None, card: Path | None, out: Path | None, as_json: bool) -> None:
+    """Pack a trained expert into one .expert file.
+
+    RUN is what train wrote: the checkpoint that its report.json chose is packed, unsigned, with a .sha256 beside it.
+    The creation time is $SOURCE_DATE_EPOCH where that is set; equal inputs and time give equal bytes.
+
+    \b
+    Example:
+      expert-cli package runs/sql-nano
+    """
+    path, built = collect.package(run, collect.timestamp(), grammar=grammar, card=card, target=out)
+    if as_json:
+        click.echo(json.dumps({"path": str(path), **described(built)}))
+        return
+    click.echo(str(path))
+    show.note(f"unsigned; sign it with: expert-cli sign {path} --key ME.key")
+
+
+@click.command()
+@click.argument("path", type=archive_path)
+@click.option("--key", type=archive_path, required=True, help="Your private key in PEM.")
+@click.option("--out", type=archive_path, help="Where to write the signed archive.  [default: in place]")
+@passphrase_option
+@json_option
+def sign(path: Path, key: Path, out: Path | None, passphrase_file: Path | None, as_json: bool) -> None:
+    """Sign an archive with a private key.
+
+    Earlier signatures stay, so that several people can sign one archive.
+
+    \b
+    Example:
+      expert-cli sign expert-sql-nano.v0.1.0.expert --key me.key
+    """
+    private = opened(key, passphrase_file)
+    built = archive.sign(path, private, out)
+    if as_json:
+        click.echo(json.dumps({"path": str(out or path), "key": private.public.id, **described(built)}))
+        return
+    click.echo(f"{out or path} is signed by {private.public.id}")
+
+
+@click.command()
+@click.argument("target")
+@click.option("--key", type=archive_path, help="Accept this public key alone, and not the trust store.")
+@json_option
+def verify(target: str, key: Path | None, as_json: bool) -> None:
+    """Check an archive against the trust store.
+
+    TARGET is an .expert file, or the name of an installed expert, whose files are then checked again.
+
+    \b
+    Examples:
+      expert-cli verify expert-sql-nano.v0.1.0.expert
+      expert-cli verify sql
+    """
+    known = trusted.only(content(key), str(key)) if key else trusted.load()
+    path = Path(target)
+    if path.suffix != sources.SUFFIX and not path.is_file():
+        entry = store.check(target, known)
+        told(as_json, asdict(entry), f"{entry.name} {entry.version} is intact and signed by {', '.join(entry.signers)}")
+        return
+    with reading(path) as progress:
+        found = archive.verify(path, known, progress=progress)
+    signers = ", ".join(pin.id for pin in found.signers)
+    told(as_json, described(found), f"{found.manifest.name} {found.manifest.version} is intact and signed by {signers}")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[archive.Progress]:
+    """What is told while an archive is read: nothing of small ones."""
+    size = path.stat().st_size if path.is_file() else 0
+    if size < TOLD_FROM:
+        yield lambda _: None
+        return
+    with show.progress(path.name, size >> 20) as tell:
+        yield lambda done: tell(done >> 20, "MiB")
+
+
+def told(as_json: bool, data: dict[str, Any], text: str) -> None:
+    """Print a result, for machines or for people."""
+    click.echo(json.dumps(data) if as_json else text)
+
+
+def described(found: archive.Archive) -> dict[str, Any]:
+    """An archive as JSON holds it."""
+    manifest = found.manifest
+    return {
+        **{key: getattr(manifest, key) for key in ("name", "version", "base", "base_sha256")},
+        **{key: getattr(found, key) for key in ("digest", "size", "created")},
+        "signers": [pin.id for pin in found.signers],
+        "members": [asdict(member) for member in found.members],
+    }
