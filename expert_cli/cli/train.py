@@ -62,7 +62,9 @@ MEMORY = 0.98
 @click.option("--json", "as_json", is_flag=True, help="Print report.json and not report.md.")
 def train(path: Path, out: Path | None, folder: Path | None, resume: bool, steps: int | None, threads: int | None,
           precision: str, when: When, jobs: int, as_json: bool) -> None:  # fmt: skip
-    """Train an adapter, evaluate its checkpoints and choose the one to pack. A stopped run goes on where it was.
+    """Train an adapter, evaluate its checkpoints and choose the one to pack.
+
+    A stopped run goes on where it was.
 
     \b
     Example:
