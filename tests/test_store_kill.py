@@ -58,7 +58,10 @@ class Fuse:
         def open_(*args: Any, **options: Any) -> Any:
             file = opened(*args, **options)
             mode = args[1] if len(args) > 1 else options.get("mode", "r")
-            return Torn(file, self) if set("wax+") & set(mode) and "b" in mode else file
+            if not set("wax+") & set(mode) or "b" not in mode:
+                return file
+            self.burn("opened")  # and emptied, where the mode says so
+            return Torn(file, self)
 
         os.fsync = flushed
         io.open = open_  # type: ignore[assignment]
