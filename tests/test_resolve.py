@@ -8,7 +8,7 @@ from time import perf_counter
 import pytest
 
 from expert_cli.errors import UsageError, VerificationError
-from expert_cli.sources import Candidate, resolve
+from expert_cli.sources.resolve import Candidate, resolve
 
 HERE = Path("x.expert")
 

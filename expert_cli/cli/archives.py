@@ -11,10 +11,11 @@ from typing import Any
 
 import click
 
-from expert_cli import archive, show, sources, store
+from expert_cli import archive, show, store
 from expert_cli import trust as trusted
 from expert_cli.archive import collect
 from expert_cli.cli.keys import content, opened, passphrase_option
+from expert_cli.sources import local
 
 TOLD_FROM = 16 << 20
 """Bytes from which on reading an archive shows its progress."""
@@ -86,7 +87,7 @@ def verify(target: str, key: Path | None, as_json: bool) -> None:
     """
     known = trusted.only(content(key), str(key)) if key else trusted.load()
     path = Path(target)
-    if path.suffix != sources.SUFFIX and not path.is_file():
+    if path.suffix != local.SUFFIX and not path.is_file():
         entry = store.check(target, known)
         told(as_json, asdict(entry), f"{entry.name} {entry.version} is intact and signed by {', '.join(entry.signers)}")
         return

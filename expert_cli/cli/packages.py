@@ -11,12 +11,14 @@ from typing import Any
 
 import click
 
-from expert_cli import archive, show, sources, store, task
+from expert_cli import archive, show, store, task
 from expert_cli import trust as trusted
 from expert_cli.cli.archives import archive_path, described, json_option, package, reading, sign, told, verify
 from expert_cli.cli.keys import keygen, trust
 from expert_cli.errors import BaseModelError, UsageError, VerificationError
 from expert_cli.manifest import ExpertManifest
+from expert_cli.sources import local
+from expert_cli.sources.resolve import Candidate
 from expert_cli.store import Installed
 
 __all__ = [
@@ -75,9 +77,9 @@ def install(wanted: tuple[str, ...], folders: tuple[Path, ...], allow_unsigned: 
         raise UsageError("name what to install, or a lock file with --locked")
     if locked:
         pins = store.locked(locked)
-        requests = [store.Request(sources.again(one, folders), one.source, one.digest) for one in pins]
+        requests = [store.Request(local.again(one, folders), one.source, one.digest) for one in pins]
     else:
-        requests = requested(sources.plan(wanted, folders, store.installed(), known_bases()))
+        requests = requested(local.plan(wanted, folders, store.installed(), known_bases()))
     report(installed(requests, allow_unsigned), as_json)
 
 
@@ -95,7 +97,7 @@ def upgrade(names: tuple[str, ...], folders: tuple[Path, ...], as_json: bool) ->
       expert-cli upgrade
       expert-cli upgrade sql --from downloads
     """
-    report(installed(requested(sources.newer(store.installed(), names, folders, known_bases()))), as_json)
+    report(installed(requested(local.newer(store.installed(), names, folders, known_bases()))), as_json)
 
 
 @click.command()
@@ -109,7 +111,7 @@ def outdated(folders: tuple[Path, ...], as_json: bool) -> None:
       expert-cli outdated --from downloads
     """
     there = {one.name: one.version for one in store.installed()}
-    found = sources.newer(store.installed(), (), folders, known_bases())
+    found = local.newer(store.installed(), (), folders, known_bases())
     rows = [(one.name, there.get(one.name, ""), one.version, one.base) for one in found]
     if as_json:
         keys = ("name", "installed", "available", "base")
@@ -159,7 +161,7 @@ def info(target: str, as_json: bool) -> None:
     path = Path(target)
     known = trusted.load()
     data: dict[str, Any]
-    if path.suffix != sources.SUFFIX and not path.is_file():
+    if path.suffix != local.SUFFIX and not path.is_file():
         entry = store.find(target)
         report = json.loads((entry.folder / "report.json").read_bytes())
         data = asdict(entry) | {"folder": str(entry.folder), "manifest": entry.manifest.as_dict(), "report": report}
@@ -250,7 +252,7 @@ def known_bases() -> dict[str, str]:
     return {base.manifest.id: base.manifest.digest for base in bases.available()}
 
 
-def requested(found: Sequence[sources.Candidate]) -> list[store.Request]:
+def requested(found: Sequence[Candidate]) -> list[store.Request]:
     """What to install, where it is not installed already."""
     return [store.Request(one.path, str(one.path.resolve())) for one in found if one.path]
 
