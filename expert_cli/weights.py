@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,6 +169,41 @@ def check_adapter(tensors: tuple[Tensor, ...], adapter: Adapter, source: str) ->
         raise _mismatch(source, f"target_modules {', '.join(unused)} have no tensors")
     if len(set(found.values())) != 1:
         raise _mismatch(source, f"the target_modules are adapted in unlike numbers of layers ({dict(found)})")
+
+
+def check_fit(tensors: Iterable[Tensor], base: Mapping[str, Any], source: str) -> None:
+    """Check that an adapter fits the layers of a base, given the ``config.json`` of a Llama-like architecture.
+
+    Raises:
+        VerificationError: a module that the base does not have, or has in another shape.
+    """
+    layers, shapes = base["num_hidden_layers"], _base_shapes(base)
+    for tensor in tensors:
+        match = _PART.fullmatch(tensor.name)
+        place = re.search(r"\.layers\.([0-9]+)\.(?:self_attn|mlp)\.([a-z_]+)$", match["module"]) if match else None
+        if not match or not place or int(place[1]) >= layers or place[2] not in shapes:
+            raise _mismatch(source, f"{tensor.name} has no place in the base, which has {layers} layers")
+        wide, narrow = shapes[place[2]]
+        found = {"lora_A": tensor.shape[-1], "lora_B": tensor.shape[0]}.get(match["part"], math.prod(tensor.shape))
+        expected = narrow if match["part"] == "lora_A" else wide
+        if found != expected:
+            raise _mismatch(source, f"{tensor.name} is made for {found} values where the base has {expected}")
+
+
+def _base_shapes(base: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Outputs and inputs of each linear module."""
+    hidden, inner, heads = base["hidden_size"], base["intermediate_size"], base["num_attention_heads"]
+    size = base.get("head_dim") or hidden // heads
+    queries, keys = heads * size, base.get("num_key_value_heads", heads) * size
+    return {
+        "q_proj": (queries, hidden),
+        "k_proj": (keys, hidden),
+        "v_proj": (keys, hidden),
+        "o_proj": (hidden, queries),
+        "gate_proj": (inner, hidden),
+        "up_proj": (inner, hidden),
+        "down_proj": (hidden, inner),
+    }
 
 
 def _check_shapes(module: str, shapes: Mapping[str, tuple[int, ...]], rank: int, source: str) -> None:

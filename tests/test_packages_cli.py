@@ -216,6 +216,19 @@ def test_another_base_is_exit_5(call: Call, tmp_path: Path, home: Path, monkeypa
     assert [path.name for path in home.rglob("*")] == ["trust.json"]
 
 
+def test_62_an_adapter_that_does_not_fit_the_base(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call("trust", "add", "sql", "--key", key(tmp_path).with_suffix(".pub"))
+    good = {"num_hidden_layers": 1, "hidden_size": 4, "intermediate_size": 8, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 2}
+    for change, fault in (({"hidden_size": 8}, "is made for 4 values where the base has 8"), ({"num_hidden_layers": 0}, "has no place"), ({"head_dim": 4}, "lora_B"), ({"num_key_value_heads": 1}, "v_proj"), ({}, "")):
+        (tmp_path / "config.json").write_text(json.dumps(good | change))
+        base = packages.base()
+        base["files"]["config"] = {"name": "config.json", "size": (tmp_path / "config.json").stat().st_size, "sha256": archive.digest(tmp_path / "config.json"), "source": "config.json"}
+        known = bases.Base(load_base(json.dumps(base).encode()), tmp_path / "base.json")
+        monkeypatch.setattr(bases, "available", lambda known=known: iter([known]))
+        code, _, err = call("install", packages.expert(tmp_path, KEY))
+        assert (code, fault in err) == (3 if fault else 0, True), err
+
+
 def test_another_interface_is_refused(call: Call, tmp_path: Path, home: Path) -> None:
     call("trust", "add", "sql", "--key", key(tmp_path).with_suffix(".pub"))
     for task, fault in (({"name": "sql", "interface": 99}, "interface 99"), ({"name": "poetry", "interface": 1}, "no plugin provides the task 'poetry'")):

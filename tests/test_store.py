@@ -13,8 +13,8 @@ import pytest
 from hostile import KEY
 
 from expert_cli import store
+from expert_cli.archive import Archive
 from expert_cli.errors import BaseModelError, ExpertError, ManifestError, UsageError, VerificationError
-from expert_cli.manifest import ExpertManifest
 from expert_cli.store import disk, lock
 from expert_cli.trust import Pin, Trust
 
@@ -135,8 +135,8 @@ def test_a_lock_pins_digests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_another_base_is_refused(tmp_path: Path, home: Path) -> None:
-    def check_base(manifest: ExpertManifest) -> None:
-        raise BaseModelError(f"{manifest.base} differs")
+    def check_base(found: Archive) -> None:
+        raise BaseModelError(f"{found.manifest.base} differs")
 
     with pytest.raises(BaseModelError, match="nano differs"):
         store.install(archive(tmp_path), TRUST, check_base=check_base)

@@ -52,6 +52,7 @@ class Archive:
     signers: tuple[Pin, ...]
     members: tuple[signing.Listed, ...]
     texts: Mapping[str, bytes] = field(repr=False)
+    tensors: tuple[weights.Tensor, ...] = field(repr=False)
 
 
 Progress = Callable[[int], None]
@@ -177,7 +178,9 @@ def _verify(file: _Counting, trust: Trust | None, into: Path | None) -> Archive:
     if trust and not bundle.about:
         signers = trust.check(bundle, expert.name)
     created = bundle.about.created if bundle.about else ""
-    return Archive(expert, hashlib.sha256(content).hexdigest(), file.count, created, signers, bundle.members, texts)
+    return Archive(
+        expert, hashlib.sha256(content).hexdigest(), file.count, created, signers, bundle.members, texts, tensors
+    )
 
 
 def _listing(bundle: signing.Bundle) -> dict[str, signing.Listed]:

@@ -11,12 +11,11 @@ from typing import Any
 
 import click
 
-from expert_cli import archive, show, store, task
+from expert_cli import archive, show, store, task, weights
 from expert_cli import trust as trusted
 from expert_cli.cli.archives import archive_path, described, json_option, package, reading, sign, told, verify
 from expert_cli.cli.keys import keygen, trust
 from expert_cli.errors import BaseModelError, UsageError, VerificationError
-from expert_cli.manifest import ExpertManifest
 from expert_cli.sources import local
 from expert_cli.sources.resolve import Candidate
 from expert_cli.store import Installed
@@ -220,15 +219,19 @@ def gc(as_json: bool) -> None:
     told(as_json, {"removed": count}, f"{count} packages deleted")
 
 
-def fits(manifest: ExpertManifest) -> None:
-    """Refuse an expert whose task no plugin speaks, or for other weights than those of the base of that name.
+def fits(found: archive.Archive) -> None:
+    """Refuse an expert whose task no plugin speaks, or that was made for other weights than those of its base here.
 
     A base whose manifest is not here is let pass: it may come later.
 
     Raises:
         UsageError: the plugin is missing, or speaks another interface.
         BaseModelError: the digests of the base differ.
+        VerificationError: the adapter does not fit the base that it names.
     """
+    from expert_cli.runtime import bases
+
+    manifest = found.manifest
     wanted = manifest.task
     if wanted.name not in {entry.name for entry in entry_points(group="expert_cli.tasks")}:
         raise UsageError(f"no plugin provides the task {wanted.name!r}; install the distribution that does")
@@ -237,12 +240,14 @@ def fits(manifest: ExpertManifest) -> None:
             f"{manifest.name} {manifest.version} speaks interface {wanted.interface} of the task {wanted.name!r}, this "
             f"tool {task.INTERFACE}; install the version of expert-cli that it was made for"
         )
-    digest = known_bases().get(manifest.base, manifest.base_sha256)
-    if digest != manifest.base_sha256:
+    base = next((one for one in bases.available() if one.manifest.id == manifest.base), None)
+    if base and base.manifest.digest != manifest.base_sha256:
         raise BaseModelError(
             f"{manifest.name} {manifest.version} was trained on a base {manifest.base} with sha256 "
-            f"{manifest.base_sha256[:12]}…, here it is {digest[:12]}…; get the version that fits this release"
+            f"{manifest.base_sha256[:12]}…, here it is {base.manifest.digest[:12]}…; get the version for this release"
         )
+    if base and base.here("config"):
+        weights.check_fit(found.tensors, json.loads(base.file("config").read_bytes()), archive.WEIGHTS)
 
 
 def known_bases() -> dict[str, str]:

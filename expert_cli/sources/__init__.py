@@ -1,1 +1,1 @@
-"""Where archives and models come from: files, folders, what ships with the tool, HTTP. Nothing is believed unverified."""
+"""Where archives and models come from: files, folders, what ships, HTTP. Nothing is believed before it is verified."""

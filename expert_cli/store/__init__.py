@@ -21,7 +21,6 @@ from pathlib import Path
 
 from expert_cli import archive, signing
 from expert_cli.errors import UsageError, VerificationError
-from expert_cli.manifest import ExpertManifest
 from expert_cli.store import disk, lock
 from expert_cli.store.lock import Installed
 from expert_cli.trust import Trust
@@ -64,7 +63,7 @@ def install(
     *,
     source: str = "",
     digest: str = "",
-    check_base: Callable[[ExpertManifest], None] = lambda _: None,
+    check_base: Callable[[archive.Archive], None] = lambda _: None,
 ) -> Installed:
     """Verify the archive at ``path`` and install it; :func:`install_all` for one."""
     return install_all([Request(path, source, digest)], trust, check_base=check_base)[0]
@@ -74,7 +73,7 @@ def install_all(
     requests: Sequence[Request],
     trust: Trust | None,
     *,
-    check_base: Callable[[ExpertManifest], None] = lambda _: None,
+    check_base: Callable[[archive.Archive], None] = lambda _: None,
     reading: Reading = lambda _: nullcontext(lambda _: None),
 ) -> tuple[Installed, ...]:
     """Verify archives and install them all or none, in place of other versions of the same names.
@@ -95,7 +94,7 @@ def install_all(
             raise VerificationError(
                 f"{request.path.name} has digest {found.digest}, the lock names {request.digest}; do not use it"
             )
-        check_base(found.manifest)
+        check_base(found)
         return found
 
     if not disk.root().exists():
