@@ -19,7 +19,7 @@ MAX_POINTERS = 96
 
 @dataclass(frozen=True)
 class Mention:
-    """Where a name occurs: ``word`` is the index of the question word that ends it.
+    """Where a name occurs: ``word`` is the index of the question's word that ends it, or of its last telling word.
 
     ``full`` where all of the name's words occur; ``length`` is their number.
     """

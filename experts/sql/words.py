@@ -21,7 +21,7 @@ _STEMMER = snowballstemmer.stemmer("english")
 
 
 def split(question: str) -> tuple[Word, ...]:
-    """The question's words; a possessive ``'s`` belongs to none."""
+    """The question's words; the ``s`` of a possessive is one of its own."""
     return tuple(
         (match.group(0), match.start(), match.end())
         for match in re.finditer(r"[^\W_]+(?:(?:\.|'(?!s\b))[^\W_]+)*", question)
