@@ -42,9 +42,9 @@ class _Writer(SQLite.Generator):  # type: ignore[misc, valid-type]
         copy = expression.copy()
         joins = copy.args.get("joins") or []
         first = self.sql(copy.args["from_"]).strip() + "".join(" " + self.sql(join).strip() for join in joins)
-        copy.set("from_", None)
-        copy.set("joins", None)
-        return f"{first} {super().select_sql(copy).strip()}"
+        for clause in ("with_", "from_", "joins"):
+            copy.set(clause, None)
+        return str(self.prepend_ctes(expression, f"{first} {super().select_sql(copy).strip()}"))
 
     def neq_sql(self, expression: exp.NEQ) -> str:
         return str(self.binary(expression, "!="))
@@ -93,9 +93,19 @@ def canonical(sql: str, schema: Schema, dialect: str = "sqlite") -> exp.Query:
         _drop_table_aliases(select)
         _qualify_left_over(select, schema)
     for alias in list(qualified.find_all(exp.Alias)):
-        if isinstance(alias.parent, exp.Select):
+        if isinstance(alias.parent, exp.Select) and (alias.this.name == alias.alias or not _referred(alias.parent)):
             alias.replace(alias.this)
     return qualified
+
+
+def _referred(query: exp.Expr) -> bool:
+    """Whether a query's columns have names that others use: it is, or is an arm of, a derived or a named table."""
+    above = query.parent
+    if isinstance(above, exp.SetOperation):
+        return _referred(above)
+    return isinstance(above, exp.CTE) or (
+        isinstance(above, exp.Subquery) and isinstance(above.parent, exp.From | exp.Join)
+    )
 
 
 def write(query: exp.Query) -> str:
