@@ -1,7 +1,7 @@
 """Archives that lie elsewhere: which source a text names, and how to get what it means.
 
     https://host/path/file.expert               a file, with the .sha256 beside it
-    github:owner/repo[@tag]                     an asset of a GitHub release
+    github:owner/repo[@tag][#file]              an asset of a GitHub release
     oci://host/repository[:tag|@sha256:...]     an artifact in a registry
     git+https://host/repository[@ref][#path]    a file at a commit
 
@@ -10,12 +10,12 @@ What is fetched is as its source published it, and no more: ``store.install`` de
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from expert_cli.errors import UsageError
-from expert_cli.sources import web
+from expert_cli.sources import github, web
 from expert_cli.sources.download import Progress
 
 
@@ -27,13 +27,19 @@ class Fetched:
     source: str
 
 
-def _web(text: str, into: Path, bases: Collection[str], progress: Progress | None) -> Fetched:
+def _web(text: str, into: Path, bases: Sequence[str], progress: Progress | None) -> Fetched:
     return Fetched(web.fetch(text, into, progress), text)
 
 
-_SOURCES: dict[str, Callable[[str, Path, Collection[str], Progress | None], Fetched]] = {
+def _github(text: str, into: Path, bases: Sequence[str], progress: Progress | None) -> Fetched:
+    path, location = github.fetch(github.Location.parse(text), into, bases, progress)
+    return Fetched(path, str(location))
+
+
+_SOURCES: dict[str, Callable[[str, Path, Sequence[str], Progress | None], Fetched]] = {
     "https://": _web,
     "http://": _web,
+    github.PREFIX: _github,
 }
 
 
@@ -42,10 +48,10 @@ def is_remote(text: str) -> bool:
     return text.startswith(tuple(_SOURCES))
 
 
-def fetch(text: str, into: Path, progress: Progress | None = None, *, bases: Collection[str] = ()) -> Fetched:
+def fetch(text: str, into: Path, progress: Progress | None = None, *, bases: Sequence[str] = ()) -> Fetched:
     """Download what ``text`` names into the folder ``into``, going on where an earlier attempt ended.
 
-    ``bases`` are the base models that are here, for sources that offer a variant for each.
+    ``bases`` are the base models that are here, the preferred first, for sources that offer a variant for each.
 
     Raises:
         UsageError: it is malformed, or names none or several archives.

@@ -32,7 +32,7 @@ def fetch(url: str, into: Path, progress: Progress | None = None, *, stall: floa
         access = http.access(address)
         try:
             wanted = Wanted(address, sha256=published(address, access), access=access)
-            return download.fetch(wanted, place(url, into), progress, stall=stall)
+            return download.fetch(wanted, place(url, name_of(url), into), progress, stall=stall)
         except ExpertError as problem:
             problems.append(problem)
     if len(problems) == 1:
@@ -90,12 +90,17 @@ def digest_of(name: str, sums: bytes, source: str) -> str:
     return str(named[0]).lower()
 
 
+def is_name(name: str) -> bool:
+    """Whether a file may be called that here."""
+    return bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,150}", name))
+
+
 def name_of(url: str) -> str:
     """The file name at the end of an address."""
     name = unquote(http.checked(url).path.rpartition("/")[2])
-    return name if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,150}", name) else "download.expert"
+    return name if is_name(name) else "download.expert"
 
 
-def place(url: str, into: Path) -> Path:
-    """Where the file of an address lies in ``into``: files of one name from two addresses stay apart."""
-    return into / hashlib.sha256(url.encode()).hexdigest()[:16] / name_of(url)
+def place(address: str, name: str, into: Path) -> Path:
+    """Where a file lies in ``into``: those of one name from two addresses stay apart."""
+    return into / hashlib.sha256(address.encode()).hexdigest()[:16] / name
