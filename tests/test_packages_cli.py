@@ -10,6 +10,7 @@ from typing import Any
 
 import packages
 import pytest
+import test_predecessor as predecessors
 from hostile import KEY, signed
 from test_archive import run as trained
 
@@ -26,8 +27,8 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
     monkeypatch.chdir(tmp_path)
     for name in ("SOURCE_DATE_EPOCH", "EXPERT_KEY_PASSPHRASE"):
         monkeypatch.delenv(name, raising=False)
-    for name in ("upgrade", "outdated", "rollback", "gc"):
-        monkeypatch.setitem(cli.COMMANDS, name, ("expert_cli.cli.packages", name, ""))
+    for name in ("upgrade", "outdated", "rollback", "gc", "import"):
+        monkeypatch.setitem(cli.COMMANDS, name, ("expert_cli.cli.packages", name + "_" * (name == "import"), ""))
 
     def run(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["expert-cli", *map(str, words)])
@@ -307,3 +308,14 @@ def test_upgrade(call: Call, tmp_path: Path) -> None:
     assert "not installed" in call("upgrade", "absent")[2]
     assert "sql 0.1.0" in call("rollback")[1]
     assert data(call("gc", "--json")) == {"removed": 1}
+
+
+def test_import(call: Call, tmp_path: Path) -> None:
+    old = predecessors.packed(tmp_path, predecessors.files())
+    assert "--base-sha256" in call("import", old)[2]
+    code, out, err = call("import", old, "--base-sha256", packages.BASE)
+    assert (code, out.strip()) == (0, "expert-sql-qwen3-0.6b.v0.2.1.expert")
+    assert "assumed: training_args.bin is left out: a pickle" in err
+    assert data(call("import", old, "--base-sha256", packages.BASE, "--json"))["assumptions"]
+    assert call("install", out.strip())[0] == 3
+    assert call("install", old)[0] == 3

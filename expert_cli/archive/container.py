@@ -1,9 +1,8 @@
 """The bytes of an archive: one zstd frame around a strict ustar. It knows names and sizes, not experts.
 
 A container has exactly one valid form. Every header read is rebuilt from the name and size it states and must equal
-what was read, so nothing can hide in a field that a reader ignores. ``packaging/FORMAT.md`` is the specification.
-
-Reading decompresses one zstd block (at most 128 KiB) at a time, so memory stays bounded whatever the input claims.
+what was read, so nothing can hide in a field that a reader ignores. Reading decompresses one zstd block (at most 128
+KiB) at a time, so memory stays bounded. ``packaging/FORMAT.md`` is the specification.
 """
 
 from __future__ import annotations
@@ -82,6 +81,11 @@ class Entry:
 _NEXT = "; do not use this file, fetch it again from its publisher"
 
 
+def checksum(block: bytes) -> int:
+    """The sum that a tar header states: its own field counts as spaces."""
+    return sum(block[:148]) + sum(block[156:]) + 8 * ord(" ")
+
+
 def name_fault(name: str) -> str:
     """Why ``name`` may not be a member's name; empty when it may."""
     rules = (
@@ -114,7 +118,7 @@ def header(name: str, size: int) -> bytes:
         bytes(155 + 12),
     )
     block = b"".join(fields)
-    return block[:148] + f"{sum(block):06o}\0 ".encode() + block[156:]
+    return block[:148] + f"{checksum(block):06o}\0 ".encode() + block[156:]
 
 
 def members(file: Readable) -> Iterator[Entry]:
@@ -123,7 +127,7 @@ def members(file: Readable) -> Iterator[Entry]:
     Raises:
         VerificationError: at the first byte that a valid container could not hold.
     """
-    stream = _Stream(frame(file))
+    stream = Stream(frame(file))
     seen: set[str] = set()
     while (block := stream.exactly(BLOCK)) != bytes(BLOCK):
         entry_name, size = _parse(block)
@@ -248,8 +252,7 @@ def _frame_parameters(start: bytes) -> Any:
 
 def _parse(block: bytes) -> tuple[str, int]:
     """The name and size that a header states."""
-    checksum = sum(block[:148]) + sum(block[156:]) + 8 * 32
-    if block[148:156] != f"{checksum:06o}\0 ".encode():
+    if block[148:156] != f"{checksum(block):06o}\0 ".encode():
         raise VerificationError(f"a member header with a bad checksum{_NEXT}")
     raw = block[345:500].rstrip(b"\0") + b"/" if block[345] and block[257:263] == b"ustar\0" else b""
     name = (raw + block[:100].split(b"\0")[0]).decode("utf-8", "surrogateescape")
@@ -312,7 +315,7 @@ class _Source:
         return self._pending + self._file.read(4)
 
 
-class _Stream:
+class Stream:
     """Exact reads from decompressed blocks."""
 
     def __init__(self, blocks: Iterable[bytes]) -> None:
@@ -320,6 +323,11 @@ class _Stream:
         self._pending = memoryview(b"")
 
     def take(self, count: int) -> Iterator[bytes]:
+        """The next ``count`` bytes in pieces.
+
+        Raises:
+            VerificationError: there are fewer.
+        """
         while count:
             if not self._pending:
                 block = next(self._blocks, None)
@@ -333,8 +341,10 @@ class _Stream:
                 yield bytes(part)
 
     def exactly(self, count: int) -> bytes:
+        """The next ``count`` bytes; raises what :meth:`take` raises."""
         return b"".join(self.take(count))
 
     def end(self) -> None:
+        """Raise VerificationError unless nothing is left."""
         if self._pending or any(self._blocks):
             raise VerificationError(f"bytes after the end mark{_NEXT}")

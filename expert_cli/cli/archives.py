@@ -1,4 +1,4 @@
-"""``package``, ``sign`` and ``verify``: archives before anything is installed."""
+"""``package``, ``sign``, ``verify`` and ``import``: archives before anything is installed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from expert_cli import archive, show, store
+from expert_cli import archive, predecessor, show, store
 from expert_cli import trust as trusted
 from expert_cli.archive import collect
 from expert_cli.cli.keys import content, opened, passphrase_option
@@ -95,6 +95,42 @@ def verify(target: str, key: Path | None, as_json: bool) -> None:
         found = archive.verify(path, known, progress=progress)
     signers = ", ".join(pin.id for pin in found.signers)
     told(as_json, described(found), f"{found.manifest.name} {found.manifest.version} is intact and signed by {signers}")
+
+
+@click.command("import")
+@click.argument("path", type=archive_path)
+@click.option("--base", default="", help="The id of its base.  [default: as the package names it]")
+@click.option("--base-sha256", default="", help="The digest of that base's weights.  [default: of the base known here]")
+@click.option("--grammar", type=archive_path, help="A grammar in place of the packed one.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path(), help="A file or folder to write to.  [default: here]"
+)
+@json_option
+def import_(path: Path, base: str, base_sha256: str, grammar: Path | None, out: Path, as_json: bool) -> None:
+    """Convert a package of the predecessor.
+
+    Such packages are unsigned, and say less than ours do: every assumption is listed, and kept in report.json.
+
+    \b
+    Example:
+      expert-cli import expert-sql-qwen3-0-6b.v0.2.1.expert --grammar grammars/sql-postgres.gbnf
+    """
+    written, found, assumptions = predecessor.convert(
+        path, out, collect.timestamp(), base=base, base_sha256=base_sha256, known=known_bases(), grammar=grammar
+    )
+    if as_json:
+        click.echo(json.dumps({"path": str(written), "assumptions": assumptions, **described(found)}))
+        return
+    for text in assumptions:
+        show.note(f"assumed: {text}")
+    click.echo(str(written))
+
+
+def known_bases() -> dict[str, str]:
+    """The digests of the bases whose manifests are here, by id."""
+    from expert_cli.runtime import bases
+
+    return {base.manifest.id: base.manifest.digest for base in bases.available()}
 
 
 @contextmanager

@@ -13,7 +13,18 @@ import click
 
 from expert_cli import archive, show, store, task, weights
 from expert_cli import trust as trusted
-from expert_cli.cli.archives import archive_path, described, json_option, package, reading, sign, told, verify
+from expert_cli.cli.archives import (
+    archive_path,
+    described,
+    import_,
+    json_option,
+    known_bases,
+    package,
+    reading,
+    sign,
+    told,
+    verify,
+)
 from expert_cli.cli.keys import keygen, trust
 from expert_cli.errors import BaseModelError, UsageError, VerificationError
 from expert_cli.sources import local
@@ -22,6 +33,7 @@ from expert_cli.store import Installed
 
 __all__ = [
     "gc",
+    "import_",
     "info",
     "install",
     "keygen",
@@ -248,13 +260,6 @@ def fits(found: archive.Archive) -> None:
         )
     if base and base.here("config"):
         weights.check_fit(found.tensors, json.loads(base.file("config").read_bytes()), archive.WEIGHTS)
-
-
-def known_bases() -> dict[str, str]:
-    """The digests of the bases whose manifests are here, by id."""
-    from expert_cli.runtime import bases
-
-    return {base.manifest.id: base.manifest.digest for base in bases.available()}
 
 
 def requested(found: Sequence[Candidate]) -> list[store.Request]:
