@@ -28,6 +28,7 @@ from expert_cli.errors import ManifestError, UsageError, VerificationError
 from expert_cli.manifest import ExpertManifest
 from expert_cli.trust import Pin, Trust
 
+SUFFIX = ".expert"
 SIGNATURE = "signature.json"
 WEIGHTS = "adapter_model.safetensors"
 REQUIRED = ("adapter_config.json", WEIGHTS, "card.md", "grammar.gbnf", "manifest.json", "report.json")

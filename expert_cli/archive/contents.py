@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 from expert_cli import manifest, signing, weights
 from expert_cli.errors import GrammarError, VerificationError
-from expert_cli.grammar import bind
 from expert_cli.manifest import ExpertManifest
 
 _NEXT = "; do not use this file, fetch it again from its publisher"
@@ -38,6 +37,8 @@ def agree(
     for name in ("report.json", "sbom.cdx.json"):
         if name in texts and not isinstance(manifest.parse_json(texts[name], name), dict):
             raise VerificationError(f"{name} is no object{_NEXT}")
+    from expert_cli.grammar import bind
+
     try:
         bind.template(texts["grammar.gbnf"].decode(), "grammar.gbnf")
     except GrammarError as problem:

@@ -11,11 +11,9 @@ from typing import Any
 
 import click
 
-from expert_cli import archive, predecessor, show, store
+from expert_cli import archive, show, store
 from expert_cli import trust as trusted
-from expert_cli.archive import collect
 from expert_cli.cli.keys import content, opened, passphrase_option
-from expert_cli.sources import local
 
 TOLD_FROM = 16 << 20
 """Bytes from which on reading an archive shows its progress."""
@@ -40,6 +38,8 @@ def package(run: Path, grammar: Path | None, card: Path | None, out: Path | None
     Example:
       expert-cli package runs/sql-nano
     """
+    from expert_cli.archive import collect
+
     path, built = collect.package(run, collect.timestamp(), grammar=grammar, card=card, target=out)
     if as_json:
         click.echo(json.dumps({"path": str(path), **described(built)}))
@@ -87,7 +87,7 @@ def verify(target: str, key: Path | None, as_json: bool) -> None:
     """
     known = trusted.only(content(key), str(key)) if key else trusted.load()
     path = Path(target)
-    if path.suffix != local.SUFFIX and not path.is_file():
+    if path.suffix != archive.SUFFIX and not path.is_file():
         entry = store.check(target, known)
         told(as_json, asdict(entry), f"{entry.name} {entry.version} is intact and signed by {', '.join(entry.signers)}")
         return
@@ -115,6 +115,9 @@ def import_(path: Path, base: str, base_sha256: str, grammar: Path | None, out: 
     Example:
       expert-cli import expert-sql-qwen3-0-6b.v0.2.1.expert --grammar grammars/sql-postgres.gbnf
     """
+    from expert_cli import predecessor
+    from expert_cli.archive import collect
+
     written, found, assumptions = predecessor.convert(
         path, out, collect.timestamp(), base=base, base_sha256=base_sha256, known=known_bases(), grammar=grammar
     )

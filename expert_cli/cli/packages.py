@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from expert_cli import archive, show, store, task, weights
+from expert_cli import archive, show, store, weights
 from expert_cli import trust as trusted
 from expert_cli.cli.archives import (
     archive_path,
@@ -27,9 +26,10 @@ from expert_cli.cli.archives import (
 )
 from expert_cli.cli.keys import keygen, trust
 from expert_cli.errors import BaseModelError, UsageError, VerificationError
-from expert_cli.sources import local
-from expert_cli.sources.resolve import Candidate
 from expert_cli.store import Installed
+
+if TYPE_CHECKING:
+    from expert_cli.sources.resolve import Candidate
 
 __all__ = [
     "gc",
@@ -86,6 +86,8 @@ def install(wanted: tuple[str, ...], folders: tuple[Path, ...], allow_unsigned: 
     """
     if bool(wanted) == bool(locked):
         raise UsageError("name what to install, or a lock file with --locked")
+    from expert_cli.sources import local
+
     if locked:
         pins = store.locked(locked)
         requests = [store.Request(local.again(one, folders), one.source, one.digest) for one in pins]
@@ -108,6 +110,8 @@ def upgrade(names: tuple[str, ...], folders: tuple[Path, ...], as_json: bool) ->
       expert-cli upgrade
       expert-cli upgrade sql --from downloads
     """
+    from expert_cli.sources import local
+
     report(installed(requested(local.newer(store.installed(), names, folders, known_bases()))), as_json)
 
 
@@ -121,6 +125,8 @@ def outdated(folders: tuple[Path, ...], as_json: bool) -> None:
     Example:
       expert-cli outdated --from downloads
     """
+    from expert_cli.sources import local
+
     there = {one.name: one.version for one in store.installed()}
     found = local.newer(store.installed(), (), folders, known_bases())
     rows = [(one.name, there.get(one.name, ""), one.version, one.base) for one in found]
@@ -172,7 +178,7 @@ def info(target: str, as_json: bool) -> None:
     path = Path(target)
     known = trusted.load()
     data: dict[str, Any]
-    if path.suffix != local.SUFFIX and not path.is_file():
+    if path.suffix != archive.SUFFIX and not path.is_file():
         entry = store.find(target)
         report = json.loads((entry.folder / "report.json").read_bytes())
         data = asdict(entry) | {"folder": str(entry.folder), "manifest": entry.manifest.as_dict(), "report": report}
@@ -241,16 +247,19 @@ def fits(found: archive.Archive) -> None:
         BaseModelError: the digests of the base differ.
         VerificationError: the adapter does not fit the base that it names.
     """
+    from importlib.metadata import entry_points
+
     from expert_cli.runtime import bases
+    from expert_cli.task import INTERFACE
 
     manifest = found.manifest
     wanted = manifest.task
     if wanted.name not in {entry.name for entry in entry_points(group="expert_cli.tasks")}:
         raise UsageError(f"no plugin provides the task {wanted.name!r}; install the distribution that does")
-    if wanted.interface != task.INTERFACE:
+    if wanted.interface != INTERFACE:
         raise UsageError(
             f"{manifest.name} {manifest.version} speaks interface {wanted.interface} of the task {wanted.name!r}, this "
-            f"tool {task.INTERFACE}; install the version of expert-cli that it was made for"
+            f"tool {INTERFACE}; install the version of expert-cli that it was made for"
         )
     base = next((one for one in bases.available() if one.manifest.id == manifest.base), None)
     if base and base.manifest.digest != manifest.base_sha256:

@@ -12,8 +12,6 @@ from expert_cli.errors import UsageError, VerificationError
 from expert_cli.sources.resolve import Candidate, resolve
 from expert_cli.store import Installed
 
-SUFFIX = ".expert"
-
 
 def plan(
     wanted: Sequence[str], folders: Sequence[Path] = (), there: Sequence[Installed] = (), bases: Collection[str] = ()
@@ -73,7 +71,7 @@ def again(entry: Installed, folders: Sequence[Path] = ()) -> Path:
 
 def candidates(folder: Path) -> Iterator[Candidate]:
     """The archives of a folder, by file name, as they describe themselves. Those that are damaged are left out."""
-    for path in sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else ():
+    for path in sorted(folder.glob(f"*{archive.SUFFIX}")) if folder.is_dir() else ():
         try:
             about = archive.peek(path).about
         except VerificationError:
@@ -83,19 +81,24 @@ def candidates(folder: Path) -> Iterator[Candidate]:
 
 
 def _is_path(text: str) -> bool:
-    return text.endswith(SUFFIX) or text.startswith(".") or bool(Path(text).parent.name) or Path(text).is_absolute()
+    return (
+        text.endswith(archive.SUFFIX)
+        or text.startswith(".")
+        or bool(Path(text).parent.name)
+        or Path(text).is_absolute()
+    )
 
 
 def _named(text: str) -> Candidate:
     """The archive at a path, or the only one in a folder."""
     path = Path(text)
     if path.is_dir():
-        found = sorted(path.glob(f"*{SUFFIX}"))
+        found = sorted(path.glob(f"*{archive.SUFFIX}"))
         if len(found) != 1:
             raise UsageError(f"{path} holds {len(found)} archives; name one, or: expert-cli install NAME --from {path}")
         path = found[0]
     if not path.is_file():
-        raise UsageError(f"{text} does not exist; name an {SUFFIX} file, a folder of them, or an expert")
+        raise UsageError(f"{text} does not exist; name an {archive.SUFFIX} file, a folder of them, or an expert")
     about = archive.peek(path).about
     if about:
         return Candidate(about.name, about.version, about.base, about.requires, path)
