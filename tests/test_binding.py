@@ -15,8 +15,9 @@ from grammar_cases import VOCABULARY, accepts, encode
 from expert_cli.errors import ContextError, GrammarError
 from expert_cli.grammar.matcher import Matcher
 from expert_cli.grammar.sample import sample
-from experts.sql import fromfirst
-from experts.sql.binding import RESERVED, Column, Edge, SqlBinding, Table, Value, literal, quoted
+from experts.sql.binding import Column, Edge, SqlBinding, Table, Value
+from experts.sql.canonical import select_first
+from experts.sql.identifiers import RESERVED, literal, quoted
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE = (ROOT / "grammars" / "sql-sqlite.gbnf").read_text("utf-8")
@@ -205,7 +206,7 @@ def test_hostile_names_are_quoted() -> None:
             name, column = quoted(table.name), quoted(table.columns[2].name)
             text = f"FROM {name} SELECT {name}.{column} WHERE {name}.{column} = {literal(chr(120) + chr(39) + 'y' + chr(10) + chr(39))}"
             assert accepts(Matcher(VOCABULARY, TEMPLATE, binding), encode(text, pointers=False)), text
-            database.execute("EXPLAIN " + fromfirst.read(text))
+            database.execute("EXPLAIN " + select_first(text))
 
 
 def test_reserved_words_are_quoted() -> None:
@@ -248,11 +249,11 @@ def test_every_sample_passes_explain(surface: str) -> None:
                 VOCABULARY, TEMPLATE, SqlBinding(linked, edges, [Value("a'b", "v0"), Value(7, "v1")], surface)
             )
             for _ in range(8):
-                text = sample(matcher.fork(), draw, 600)
+                text = sample(matcher.fork(), draw, most=600)
                 if text is None:
                     continue
                 finished += 1
-                copy.execute("EXPLAIN " + fromfirst.read(realised(text, linked)))
+                copy.execute("EXPLAIN " + select_first(realised(text, linked)))
     assert finished > 15
 
 

@@ -10,6 +10,7 @@ import pytest
 from expert_cli.errors import GrammarError
 from expert_cli.grammar import gbnf
 from expert_cli.grammar.nodes import Choice, Class, Literal, Node, Reference, Repeat, Sequence, Token
+from expert_cli.grammar.template import faults, template
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -79,7 +80,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("text", FAULTS)
 def test_faults(text: str) -> None:
-    found = [f"{fault.line}:{fault.column}: {fault.message}" for fault in gbnf.faults(text)]
+    found = [f"{fault.line}:{fault.column}: {fault.message}" for fault in faults(text)]
     for expected in FAULTS[text]:
         assert any(one.startswith(expected) for one in found), found
     with pytest.raises(GrammarError) as raised:
@@ -96,8 +97,6 @@ def test_hook_may_stay_open() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "grammars").glob("*.gbnf")), ids=lambda path: path.name)
 def test_templates_round_trip(path: Path) -> None:
-    from expert_cli.grammar.bind import template
-
     read = template(path.read_text("utf-8"), path.name)
     assert read.rules
 
@@ -119,5 +118,5 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_text_ends(name: str) -> None:
     start = time.process_time()
-    gbnf.faults(HOSTILE[name])
+    faults(HOSTILE[name])
     assert time.process_time() - start < 5

@@ -79,6 +79,41 @@ class Automaton:
     def accepts(self, states: frozenset[int]) -> bool:
         return bool(states & self.final)
 
+    def matches(self, text: str) -> bool:
+        """Whether all of ``text`` is accepted."""
+        states = frozenset((0,))
+        for char in text:
+            states = self.step(states, ord(char))
+        return self.accepts(states)
+
+    def first_bytes(self) -> int:
+        """A bit for each byte that a text begins with."""
+        return self._leads(frozenset((0,)))
+
+    def goes_on(self, text: str) -> int:
+        """A bit for each byte that may follow where ``text`` begins a longer text."""
+        states = frozenset((0,))
+        for char in text:
+            states = self.step(states, ord(char))
+        return self._leads(states)
+
+    def ends_in(self, text: str, after: int) -> int:
+        """Where in ``text`` a whole text ends although the next character's byte is in ``after``, or 0."""
+        states = frozenset((0,))
+        for at, char in enumerate(text):
+            if at and self.accepts(states) and after & lead_bytes(ord(char), ord(char)):
+                return at
+            states = self.step(states, ord(char))
+            if not states:
+                return 0
+        return 0
+
+    def _leads(self, states: frozenset[int]) -> int:
+        bits = 0
+        for position in {target for state in states for target in self.after[state]}:
+            bits |= leads(self.chars[position])
+        return bits
+
 
 class TooLarge(Exception):
     """A terminal with more positions than :data:`MOST_POSITIONS`."""
@@ -162,27 +197,41 @@ def automaton(node: Node) -> Automaton:
 @lru_cache(maxsize=4096)
 def extensions(one: Node, other: Node) -> int:
     """A bit for each byte ``b`` such that some text of ``one`` followed by ``b`` begins a longer text of ``other``."""
+    found = 0
+    for ended, _, leading in _side_by_side(one, other):
+        if ended:
+            found |= leading
+    return found
+
+
+@lru_cache(maxsize=4096)
+def meet(one: Node, other: Node) -> bool:
+    """Whether some text belongs to both."""
+    return any(ended and other_ended for ended, other_ended, _ in _side_by_side(one, other))
+
+
+def _side_by_side(one: Node, other: Node) -> Iterator[tuple[bool, bool, int]]:
+    """For the texts that begin texts of both: whether each is whole, and the bytes that go on in ``other``."""
     left, right = automaton(one), automaton(other)
     classes = list(_classes(left, right))
-    seen = {(frozenset((0,)), frozenset((0,)))}
-    pending = list(seen)
-    found = 0
+    start = frozenset((0,))
+    seen = {(start, start)}
+    pending = [(start, start)]
     while pending:
         states, others = pending.pop()
-        accepted = left.accepts(states) and states != frozenset((0,))
+        leading = 0
         for low, high in classes:
             target = right.step(others, low)
-            if not target:
-                continue
-            if accepted:
-                found |= lead_bytes(low, high)
-            pair = (left.step(states, low), target)
-            if pair[0] and pair not in seen:
-                seen.add(pair)
-                pending.append(pair)
+            if target:
+                leading |= lead_bytes(low, high)
+                pair = (left.step(states, low), target)
+                if pair[0] and pair not in seen:
+                    seen.add(pair)
+                    pending.append(pair)
         if len(seen) > MOST_STATES:
-            return EVERY_BYTE
-    return found
+            yield True, True, EVERY_BYTE
+            return
+        yield left.accepts(states) and states != start, right.accepts(others), leading
 
 
 def _classes(*automata: Automaton) -> Iterator[Span]:

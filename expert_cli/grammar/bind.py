@@ -1,12 +1,9 @@
 """Close a grammar template: give every hook rule the names that a binding has for the present state.
 
-A template declares hooks in comments, ``# hook: NAME (opens|scoped) what it stands for``:
-
-- a plain hook has one body, ``rules["literal"]``;
-- a *scoped* hook has one body per scope, ``rules["column-s3"]``. Every template rule that reaches a scoped hook is
-  scoped too, and is copied for each scope that is mentioned;
-- the hook that *opens* a scope is referenced as ``from-X``, X being the template rule that continues the scope. In the
-  binding's bodies ``then-s3`` stands for that continuation in scope ``s3``.
+See :mod:`expert_cli.grammar.template` for what a template declares. The binding gives a body for every hook: for a
+plain one ``rules["literal"]``, for a scoped one ``rules["column-s3"]`` for each scope that is mentioned. In the bodies
+that lead from an opening hook to its continuation, ``then-s3`` stands for that continuation in scope ``s3``. Bodies may
+mention each other and the rules of the template, those with their scope (``condition-s3``).
 
 The body :data:`NEVER` is the empty language: alternatives that need it are left out.
 """
@@ -14,14 +11,14 @@ The body :data:`NEVER` is the empty language: alternatives that need it are left
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from expert_cli.errors import GrammarError
 from expert_cli.grammar import gbnf
-from expert_cli.grammar.nodes import EMPTY, Choice, Grammar, Node, Reference, Repeat, Sequence, closure, references
+from expert_cli.grammar.nodes import Grammar, Node, closure, mentions, references, rename
+from expert_cli.grammar.template import Template, template
 from expert_cli.task import Binding
 
 NEVER = "[]"
@@ -33,7 +30,8 @@ _CONTINUED = "then-"
 class Instance:
     """One rule of a closed grammar: ``node`` as its template or body has it, references renamed by ``names``.
 
-    ``kind`` and ``kinds`` are the same names without scopes: rules of one kind differ by scope alone.
+    ``kind`` and ``kinds`` are the same names without scopes: rules of one kind differ by scope alone. ``bound`` says
+    that the binding gave the node.
     """
 
     name: str
@@ -41,6 +39,12 @@ class Instance:
     names: Mapping[str, str]
     kind: str
     kinds: Mapping[str, str]
+    bound: bool
+
+    @property
+    def shapes(self) -> Mapping[str, str]:
+        """The kinds by references without scopes."""
+        return {SCOPED.sub(r"\1", name): kind for name, kind in self.kinds.items()} if self.bound else self.kinds
 
 
 @dataclass(frozen=True)
@@ -54,37 +58,6 @@ class Closed:
         return Grammar({rule.name: rename(rule.node, rule.names) for rule in self.instances}, {})
 
 
-@dataclass(frozen=True)
-class Template:
-    """A parsed template and what its hooks are."""
-
-    rules: Mapping[str, Node]
-    hooks: Mapping[str, str]
-    scoped: frozenset[str]
-    opens: frozenset[str]
-    pruned: dict[frozenset[str], dict[str, Node | None]] = field(default_factory=dict, compare=False)
-
-    def without(self, never: frozenset[str]) -> dict[str, Node | None]:
-        """The rules once the hooks in ``never`` match nothing; None for a rule that then matches nothing itself."""
-        if never not in self.pruned:
-            self.pruned[never] = _prune(self.rules, never)
-        return self.pruned[never]
-
-
-@lru_cache(maxsize=32)
-def template(text: str, name: str = "grammar") -> Template:
-    """Read a template.
-
-    Raises:
-        GrammarError: lists every fault with its line and column.
-    """
-    grammar = gbnf.parse(_declare_openings(text), name)
-    opens = frozenset(hook for hook, about in grammar.hooks.items() if about.startswith("(opens)"))
-    hooks = {hook for hook, about in grammar.hooks.items() if about.startswith("(scoped)")}
-    scoped = closure(grammar.rules, _mentions, hooks)
-    return Template(grammar.rules, grammar.hooks, frozenset(scoped), opens)
-
-
 def bind(text: str, binding: Binding, state: Any) -> Closed:
     """The template ``text`` closed with the hook rules that ``binding`` gives for ``state``.
 
@@ -92,30 +65,6 @@ def bind(text: str, binding: Binding, state: Any) -> Closed:
         GrammarError: the template is malformed, or the binding lacks the body of a hook.
     """
     return _Closing(template(text), binding.rules(state)).closed()
-
-
-def rename(node: Node, names: Mapping[str, str]) -> Node:
-    """``node`` with its references renamed; names that are not in ``names`` stay."""
-    match node:
-        case Reference(name):
-            return Reference(names.get(name, name))
-        case Sequence(items):
-            return Sequence(tuple(rename(item, names) for item in items))
-        case Choice(options):
-            return Choice(tuple(rename(option, names) for option in options))
-        case Repeat(item, low, high):
-            return Repeat(rename(item, names), low, high)
-        case _:
-            return node
-
-
-def _declare_openings(text: str) -> str:
-    """``text`` with each ``from-X`` of an opening hook declared as a hook, at the end so that places stay right."""
-    opens = re.findall(r"^[ \t]*# hook: ([a-zA-Z0-9-]+) \(opens\)", text, re.MULTILINE)
-    rules = set(re.findall(r"^[ \t]*([a-zA-Z0-9-]+)[ \t]*::=", text, re.MULTILINE))
-    names = {f"{opening}-{rule}" for opening in opens for rule in rules}
-    used = names.intersection(re.findall(r"[a-zA-Z0-9-]+", text)) - rules
-    return text + "".join(f"\n# hook: {name}" for name in sorted(used))
 
 
 @dataclass(frozen=True)
@@ -149,7 +98,7 @@ class _Closing:
     def _continued(self) -> set[str]:
         """Bodies that lead to a continuation, and so are copied for each one."""
         continuing = {one for node in self.bodies.values() for one in references(node) if one.startswith(_CONTINUED)}
-        return closure(self.bodies, _mentions, continuing)
+        return closure(self.bodies, mentions, continuing)
 
     def closed(self) -> Closed:
         instances: dict[_Key, Instance] = {}
@@ -162,7 +111,8 @@ class _Closing:
             keys = {name: self.key(name, key) for name in references(node)}
             names = {name: target.name for name, target in keys.items()}
             kinds = {name: target.kind for name, target in keys.items()}
-            instances[key] = Instance(key.name, node, names, key.kind, kinds)
+            bound = key.rule not in self.template.rules
+            instances[key] = Instance(key.name, node, names, key.kind, kinds, bound)
             pending.extend(keys.values())
         return Closed(tuple(instances.values()))
 
@@ -179,47 +129,21 @@ class _Closing:
     def key(self, name: str, user: _Key) -> _Key:
         """What a reference ``name`` in the rule ``user`` means."""
         if user.rule in self.template.rules:
-            if name in self.template.scoped:
-                return _Key(name, user.scope)
-            for opening in self.template.opens:
-                if name.startswith(opening + "-"):
-                    return _Key(opening, then=name[len(opening) + 1 :])
-            return _Key(name)
-        scoped = SCOPED.fullmatch(name)
-        rule, scope = (scoped[1], scoped[2]) if scoped else (name, "")
+            scope = user.scope if name in self.template.scoped else ""
+            return self._opening(name, scope) or _Key(name, scope)
+        match = SCOPED.fullmatch(name)
+        rule, scope = (match[1], match[2]) if match else (name, "")
         if rule + "-" == _CONTINUED:
             return _Key(user.then, scope)
-        return _Key(rule, scope, user.then if name in self.continued else "")
+        return self._opening(rule, scope) or _Key(rule, scope, user.then if name in self.continued else "")
+
+    def _opening(self, name: str, scope: str) -> _Key | None:
+        """The key of ``from-X``, where the template says that ``from`` opens a scope."""
+        for opening in self.template.opens:
+            if name.startswith(opening + "-"):
+                return _Key(opening, scope, name[len(opening) + 1 :])
+        return None
 
     def _missing(self, scope: str) -> frozenset[str]:
         names = (name.removesuffix("-" + scope) if scope else name for name in self.never)
         return frozenset(name for name in names if name in self.template.hooks)
-
-
-def _mentions(node: Node, names: set[str]) -> bool:
-    return any(name in names for name in references(node))
-
-
-def _prune(rules: Mapping[str, Node], never: Iterable[str]) -> dict[str, Node | None]:
-    gone = closure(rules, lambda node, names: _without(node, names) is None, never)
-    return {name: _without(node, gone) for name, node in rules.items()}
-
-
-def _without(node: Node, gone: set[str]) -> Node | None:
-    """``node`` without the alternatives that need a rule in ``gone``; None where nothing is left."""
-    match node:
-        case Reference(name):
-            return None if name in gone else node
-        case Sequence(items):
-            kept = [_without(item, gone) for item in items]
-            return None if None in kept else Sequence(tuple(part for part in kept if part is not None))
-        case Choice(options):
-            left = tuple(part for option in options if (part := _without(option, gone)) is not None)
-            return (left[0] if len(left) == 1 else Choice(left)) if left else None
-        case Repeat(item, low, high):
-            part = _without(item, gone)
-            if part is None:
-                return EMPTY if low == 0 else None
-            return Repeat(part, low, high)
-        case _:
-            return node

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from expert_cli.grammar.bind import Closed
-from expert_cli.grammar.lexemes import Division, Part, Terminal, divide, parts
+from expert_cli.grammar.divide import divide
+from expert_cli.grammar.lexemes import Division, Part, Terminal, parts
 from expert_cli.grammar.nodes import Choice, Class, Literal, Node, Reference, Repeat, Sequence, Token
 from expert_cli.grammar.tokens import Vocabulary
 

@@ -263,25 +263,32 @@ def read(text: str) -> Source:
     return Source(source.grammar, tuple(faults), reader.defined, reader.used, lines)
 
 
-def faults(text: str) -> list[Fault]:
-    """Every fault of ``text``, in order of place: syntax first, then what would break or hang a matcher."""
-    source = read(text)
+def faults(source: Source) -> list[Fault]:
+    """Every fault of ``source``, in order of place: syntax, and what would break or hang a matcher."""
     return sorted([*source.faults, *structural(source)])
 
 
-@lru_cache(maxsize=32)
+def sound(source: Source, name: str = "grammar") -> Grammar:
+    """The grammar of ``source``.
+
+    Raises:
+        GrammarError: lists every fault with its line and column.
+    """
+    found = faults(source)
+    if found:
+        count = f"{len(found)} fault" + "s" * (len(found) != 1)
+        listing = "\n".join(f"  - {fault}" for fault in found)
+        raise GrammarError(f"{name}: {count}; correct the grammar and check it again\n{listing}")
+    return source.grammar
+
+
 def parse(text: str, name: str = "grammar") -> Grammar:
     """The grammar that ``text`` holds; hooks may stay open.
 
     Raises:
         GrammarError: lists every fault with its line and column.
     """
-    found = faults(text)
-    if found:
-        count = f"{len(found)} fault" + "s" * (len(found) != 1)
-        listing = "\n".join(f"  - {fault}" for fault in found)
-        raise GrammarError(f"{name}: {count}; correct the grammar and check it again\n{listing}")
-    return read(text).grammar
+    return sound(read(text), name)
 
 
 @lru_cache(maxsize=4096)

@@ -121,6 +121,46 @@ def closure(rules: Mapping[str, Node], holds: Callable[[Node, set[str]], bool], 
     return found
 
 
+def mentions(node: Node, names: set[str]) -> bool:
+    """Whether ``node`` refers to a rule in ``names``."""
+    return any(name in names for name in references(node))
+
+
+def rename(node: Node, names: Mapping[str, str]) -> Node:
+    """``node`` with its references renamed; names that are not in ``names`` stay."""
+    match node:
+        case Reference(name):
+            return Reference(names.get(name, name))
+        case Sequence(items):
+            return Sequence(tuple(rename(item, names) for item in items))
+        case Choice(options):
+            return Choice(tuple(rename(option, names) for option in options))
+        case Repeat(item, low, high):
+            return Repeat(rename(item, names), low, high)
+        case _:
+            return node
+
+
+def without(node: Node, gone: set[str]) -> Node | None:
+    """``node`` without the alternatives that need a rule in ``gone``; None where nothing is left."""
+    match node:
+        case Reference(name):
+            return None if name in gone else node
+        case Sequence(items):
+            kept = [without(item, gone) for item in items]
+            return None if None in kept else Sequence(tuple(part for part in kept if part is not None))
+        case Choice(options):
+            left = tuple(part for option in options if (part := without(option, gone)) is not None)
+            return (left[0] if len(left) == 1 else Choice(left)) if left else None
+        case Repeat(item, low, high):
+            part = without(item, gone)
+            if part is None:
+                return EMPTY if low == 0 else None
+            return Repeat(part, low, high)
+        case _:
+            return node
+
+
 def write(node: Node) -> str:
     """``node`` as GBNF text that parses to an equal tree."""
     match node:

@@ -1,7 +1,8 @@
 """The names that the SQL grammar may write for one linked question, scope by scope.
 
 Pure data in, hook bodies out: a :class:`Table` with its columns, the edges along which tables may be joined, and the
-literals that the question offers. A scope is a set of tables; it is known once ``FROM … SELECT`` is written.
+literals that the question offers. On the names surface :mod:`experts.sql.names` gives the bodies; here are those of the
+pointer surface, where a scope is a set of tables and is known once ``FROM … SELECT`` is written.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from expert_cli.errors import ContextError
 from expert_cli.grammar.bind import NEVER
-from expert_cli.grammar.nodes import Literal, write
+from expert_cli.task import Binding
+from experts.sql.identifiers import literal, quoted
+from experts.sql.names import NamesBinding
 
 MOST_JOINS = 4
 EAGER = 64  # table sets written out at once; beyond that, joins unfold one table at a time
@@ -23,18 +27,7 @@ SMALL = range(11)  # whole numbers that both surfaces may write as digits
 NOTHING = "[\\x01-\\x08]"
 LATER = f'" SELECT" {NOTHING}'
 
-_WORD = re.compile(r"'(?:[^']|'')*'?|\"(?:[^\"]|\"\")*\"?|<[a-z]+[0-9]*>|[^\s'\"<>(),=.]+|\S")
-_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-# The words that SQLite does not take as a bare identifier.
-_RESERVED = """
-ADD ALL ALTER AND AS AUTOINCREMENT BETWEEN CASE CAST CHECK COLLATE COMMIT CONSTRAINT CREATE CROSS CURRENT_DATE
-CURRENT_TIME CURRENT_TIMESTAMP DEFAULT DEFERRABLE DELETE DISTINCT DROP ELSE ESCAPE EXCEPT EXISTS FOREIGN FROM FULL GROUP
-HAVING IN INDEX INNER INSERT INTERSECT INTO IS ISNULL JOIN LEFT LIMIT NATURAL NOT NOTHING NOTNULL NULL ON OR ORDER OUTER
-PRIMARY RAISE REFERENCES RETURNING RIGHT SELECT SET TABLE THEN TO TRANSACTION UNION UNIQUE UPDATE USING VALUES WHEN
-WHERE
-"""
-RESERVED = frozenset(_RESERVED.split())
+_WORD = re.compile(r"<[a-z]+[0-9]*>|[A-Z]+|\S")
 
 
 @dataclass(frozen=True)
@@ -66,6 +59,11 @@ Edge = tuple[tuple[str, str], tuple[str, str]]
 """Two ``(table, column)`` pairs that may be joined."""
 
 
+# The hooks that one surface leaves to the other.
+NAMED = ("begin",)
+POINTED = ("pointed",)
+
+
 class SqlBinding:
     """The hooks of ``sql-*.gbnf`` for one question.
 
@@ -82,14 +80,35 @@ class SqlBinding:
     def __init__(self, tables: Sequence[Table], edges: Iterable[Edge], values: Sequence[Value], surface: str) -> None:
         if not tables:
             raise ContextError("no table is linked to the question; open a database that has tables")
+        if len({table.name for table in tables}) < len(tables):
+            raise ContextError("two linked tables have the same name; link each table once")
+        self.surface: Binding
+        if surface == "pointers":
+            self.surface, self.never = PointerBinding(tables, edges, values), NAMED
+        else:
+            columns = {table.name: [column.name for column in table.columns] for table in tables}
+            offered = [value.value for value in values]
+            self.surface = NamesBinding(columns, offered, quoted=quoted, literal=literal, free=True)
+            self.never = POINTED
+
+    def state(self, written: str) -> Any:
+        """The scopes that have begun."""
+        return self.surface.state(written)
+
+    def rules(self, state: Any) -> Mapping[str, str]:
+        """The hook bodies of ``state``."""
+        return {**self.surface.rules(state), **dict.fromkeys(self.never, NEVER)}
+
+
+class PointerBinding:
+    """The hooks of the pointer surface."""
+
+    def __init__(self, tables: Sequence[Table], edges: Iterable[Edge], values: Sequence[Value]) -> None:
         self.tables = tuple(tables)
         self.values = tuple(values)
-        self.surface = surface
         self.index = {table.name: place for place, table in enumerate(self.tables)}
-        if len(self.index) < len(self.tables):
-            raise ContextError("two linked tables have the same name; link each table once")
         self.edges = self._joinable(edges)
-        self._places = {self._table(place).strip(): place for place in range(len(self.tables))}
+        self._places = {f"<{table.pointer}>": place for place, table in enumerate(self.tables)}
         self._eager = self._reachable(EAGER)
         self._fixed: dict[str, str] = self._unscoped()
         self._scoped: dict[int, dict[str, str]] = {}
@@ -110,8 +129,10 @@ class SqlBinding:
         known = [mask for mask in state if mask > 0]
         rules = dict(self._fixed)
         seen = set(self._eager or map(abs, state))
-        starts = (f"{self._name(n)} {f'joined-s{1 << n}' if 1 << n in seen else 'joining'}" for n in self._all())
-        rules["from"] = f'"FROM" ({" | ".join(starts)})'
+        starts = (
+            f"<{self.tables[n].pointer}> {f'joined-s{1 << n}' if 1 << n in seen else 'joining'}" for n in self._all()
+        )
+        rules["pointed"] = f'"FROM" ({" | ".join(starts)})'
         for mask in known:
             rules |= self._columns(mask)
         for mask in self._eager or sorted({abs(mask) for mask in state}):
@@ -180,87 +201,36 @@ class SqlBinding:
     def _joined(self, mask: int, known: bool, state: set[int]) -> str:
         options = [f"then-s{mask}" if known else "later"]
         for other in self._partners(mask):
-            pairs = [
-                (place, other, *pair)
-                for place in self._all()
-                if mask >> place & 1
-                for pair in self.edges.get((place, other), ())
-            ]
-            menu = " | ".join(f'{self._column(a, one)} " =" {self._column(b, two)}' for a, b, one, two in pairs)
-            turned = " | ".join(f'{self._column(b, two)} " =" {self._column(a, one)}' for a, b, one, two in pairs)
+            pairs = [pair for place in self._all() if mask >> place & 1 for pair in self.edges.get((place, other), ())]
+            menu = " | ".join(f'<{one.pointer}> " =" <{two.pointer}>' for one, two in pairs)
+            turned = " | ".join(f'<{two.pointer}> " =" <{one.pointer}>' for one, two in pairs)
             wider = mask | 1 << other
             then = f"joined-s{wider}" if self._eager or {wider, -wider} & state else "joining"
-            options.append(f'" LEFT"? " JOIN" {self._name(other)} " ON" ({menu} | {turned}) ({then})')
+            options.append(f'" LEFT"? " JOIN" <{self.tables[other].pointer}> " ON" ({menu} | {turned}) ({then})')
         return " | ".join(options)
 
     def _columns(self, mask: int) -> dict[str, str]:
         if mask not in self._scoped:
-            columns = [
-                (place, column) for place in self._all() if mask >> place & 1 for column in self.tables[place].columns
-            ]
-            bodies = {
-                "column": [self._column(*one) for one in columns],
-                "bare-column": [self._column(*one, space="") for one in columns],
-            }
-            self._scoped[mask] = {f"{name}-s{mask}": " | ".join(body) or NEVER for name, body in bodies.items()}
+            linked = (table for place, table in enumerate(self.tables) if mask >> place & 1)
+            columns = [f"<{column.pointer}>" for table in linked for column in table.columns]
+            self._scoped[mask] = {f"pointer-s{mask}": " | ".join(columns) or NEVER}
         return self._scoped[mask]
 
     def _unscoped(self) -> dict[str, str]:
         digits = [f'" {number}"' for number in SMALL]
         numbers = [value for value in self.values if not isinstance(value.value, str)]
         rows = [value for value in numbers if isinstance(value.value, int) and value.value > 0]
-        values = [self._value(value) for value in self.values]
+        values = [f"<{value.pointer}>" for value in self.values]
         bodies = {
             "later": [LATER],
             "joining": [f'" LEFT"? " JOIN" {NOTHING} | later'],
-            "from": [
-                '"FROM" (' + " | ".join(f"{self._name(place)} joined-s{1 << place}" for place in self._all()) + ")"
-            ],
-            "literal": [*values, *digits],
-            "bare-literal": [*(self._value(value, space="") for value in self.values), *(f'"{n}"' for n in SMALL)],
-            "number": [*(self._value(value) for value in numbers), *digits],
-            "count": [*(self._value(value) for value in rows), *digits[1:]],
-            "pattern": self._patterns(),
+            "p-literal": [*values, *digits],
+            "p-bare-literal": [*values, *(f'"{number}"' for number in SMALL)],
+            "p-number": [*(f"<{value.pointer}>" for value in numbers), *digits],
+            "p-count": [*(f"<{value.pointer}>" for value in rows), *digits[1:]],
+            "p-pattern": [f"(<any> | <pre> | <suf>) ({' | '.join(values)})"] if values else [],
         }
-        return {name: " | ".join(dict.fromkeys(body)) or NEVER for name, body in bodies.items()}
-
-    def _patterns(self) -> list[str]:
-        if self.surface == "pointers":
-            values = " | ".join(self._value(value) for value in self.values)
-            return [f"(<any> | <pre> | <suf>) ({values})"] if values else []
-        texts = [str(value.value).replace("'", "''") for value in self.values]
-        return [_text(f" '{pattern.format(text)}'") for text in texts for pattern in ("%{}%", "{}%", "%{}")]
-
-    def _table(self, place: int) -> str:
-        table = self.tables[place]
-        return f"<{table.pointer}>" if self.surface == "pointers" else quoted(table.name)
-
-    def _name(self, place: int) -> str:
-        return self._table(place) if self.surface == "pointers" else _text(" " + self._table(place))
-
-    def _column(self, place: int, column: Column, space: str = " ") -> str:
-        if self.surface == "pointers":
-            return f"<{column.pointer}>"
-        return _text(f"{space}{quoted(self.tables[place].name)}.{quoted(column.name)}")
-
-    def _value(self, value: Value, space: str = " ") -> str:
-        return f"<{value.pointer}>" if self.surface == "pointers" else _text(space + literal(value.value))
-
-
-def quoted(name: str) -> str:
-    """``name`` as an identifier, in double quotes only where SQL needs them."""
-    if _PLAIN.fullmatch(name) and name.upper() not in RESERVED:
-        return name
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(value: str | int | float) -> str:
-    """``value`` as a SQL literal."""
-    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value)
-
-
-def _text(text: str) -> str:
-    return write(Literal(text))
+        return {name: " | ".join(body) or NEVER for name, body in bodies.items()}
 
 
 @lru_cache(maxsize=256)

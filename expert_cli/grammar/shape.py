@@ -1,0 +1,80 @@
+"""The shape of a rule: what is left of it once scopes, tokens, names and literals are taken for any of their kind.
+
+Grammars that a binding makes for one question after another differ in names alone. Rules of one shape are divided into
+terminals in the same way, so one analysis serves them all.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import count
+
+from expert_cli.grammar.bind import SCOPED, Instance
+from expert_cli.grammar.nodes import Choice, Class, Literal, Node, Reference, Repeat, Sequence, Token
+
+MOST = 50_000  # rules kept
+
+_WORD = ((0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A), (0x80, 0x10FFFF))
+_DIGITS = Repeat(Class(((0x30, 0x39),)), 1, None)
+
+
+def _quoted(mark: str) -> Node:
+    inside = Choice((Class(((ord(mark), ord(mark)),), negated=True), Literal(mark * 2)))
+    return Sequence((Literal(mark), Repeat(inside, 0, None), Literal(mark)))
+
+
+_NAME: Node = Choice((Sequence((Class(_WORD[1:]), Repeat(Class(_WORD), 0, None))), _quoted('"'), _quoted("`")))
+_QUALIFIED: Node = Sequence((_NAME, Literal("."), Choice((_NAME, Literal("*")))))
+_NUMBER: Node = Sequence((_DIGITS, Repeat(Sequence((Literal("."), _DIGITS)), 0, 1)))
+
+_IDENTIFIER = r"(?:[^\W\d]\w*|\"(?:[^\"]|\"\")*\"|`(?:[^`]|``)*`)"
+KINDS: dict[Token, Node] = {
+    Token("any name"): _NAME,
+    Token("any column"): _QUALIFIED,
+    Token("any text"): _quoted("'"),
+    Token("any number"): _NUMBER,
+    Token("any beginning"): Literal("WITH"),
+}
+"""What stands for a name, or a literal, in a shape, and the terminal that includes all of them."""
+_PATTERNS = (
+    re.compile(_IDENTIFIER),
+    re.compile(rf"{_IDENTIFIER}\.(?:{_IDENTIFIER}|\*)"),
+    re.compile(r"'(?:[^']|'')*'"),
+    re.compile(r"\d+(?:\.\d+)?"),
+    re.compile(r"WITH .{20,}", re.DOTALL),
+)
+
+_numbers = count()
+_number_of: dict[Node, int] = {}
+_known: dict[int, tuple[Node, Node, int]] = {}
+
+
+def shape(rule: Instance) -> tuple[Node, int]:
+    """The shape of ``rule`` and its number: equal numbers are equal shapes."""
+    known = _known.get(id(rule.node))
+    if known is None:
+        if len(_known) > MOST:
+            _known.clear()
+            _number_of.clear()
+        erased = _erased(rule.node) if rule.bound else rule.node
+        # the node is kept, so that its id stays its own
+        known = _known[id(rule.node)] = (rule.node, erased, _number_of.setdefault(erased, next(_numbers)))
+    return known[1], known[2]
+
+
+def _erased(node: Node) -> Node:
+    match node:
+        case Literal(text):
+            return next((kind for kind, pattern in zip(KINDS, _PATTERNS, strict=True) if pattern.fullmatch(text)), node)
+        case Token():
+            return Token("")
+        case Reference(name):
+            return Reference(SCOPED.sub(r"\1", name))
+        case Sequence(items):
+            return Sequence(tuple(_erased(item) for item in items))
+        case Choice(options):
+            return Choice(tuple(dict.fromkeys(_erased(option) for option in options)))
+        case Repeat(item, low, high):
+            return Repeat(_erased(item), low, high)
+        case _:
+            return node

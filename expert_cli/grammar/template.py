@@ -1,0 +1,107 @@
+"""Grammar templates: GBNF with hook rules that a binding closes, declared in comments so that GBNF tools can read on.
+
+``# hook: NAME (opens, scoped) what it stands for`` declares a hook:
+
+- a plain hook has one body;
+- a *scoped* hook has one body per scope. Every template rule that reaches a scoped hook is scoped too, and is copied
+  for each scope;
+- the hook that *opens* a scope is referenced as ``from-X``, X being the template rule that continues the scope.
+
+``# modes: MODE own plain`` makes of each rule ``...-MODE`` one copy per mode, ``...-own`` and ``...-plain``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+from expert_cli.grammar import gbnf
+from expert_cli.grammar.nodes import Grammar, Node, closure, mentions, references, rename, without
+from expert_cli.grammar.source import Fault, Source
+
+_MODES = re.compile(r"^[ \t]*# modes: ([A-Za-z0-9]+)((?:[ \t]+[A-Za-z0-9]+)+)[ \t]*\r?$", re.MULTILINE)
+_MARKS = re.compile(r"\(([a-z, ]+)\)")
+
+
+@dataclass(frozen=True)
+class Template:
+    """A sound template and what its hooks are."""
+
+    rules: Mapping[str, Node]
+    hooks: Mapping[str, str]
+    scoped: frozenset[str]
+    opens: frozenset[str]
+    pruned: dict[frozenset[str], dict[str, Node | None]] = field(default_factory=dict, compare=False)
+
+    def without(self, never: frozenset[str]) -> dict[str, Node | None]:
+        """The rules once the hooks in ``never`` match nothing; None for a rule that then matches nothing itself."""
+        if never not in self.pruned:
+            closed = [opening + "-" for opening in self.opens & never]
+            gone = never | {hook for hook in self.hooks if any(hook.startswith(one) for one in closed)}
+            self.pruned[never] = _prune(self.rules, gone)
+        return self.pruned[never]
+
+
+@lru_cache(maxsize=32)
+def template(text: str, name: str = "grammar") -> Template:
+    """Read a template.
+
+    Raises:
+        GrammarError: lists every fault with its line and column.
+    """
+    grammar = gbnf.sound(_declared(text), name)
+    opens = _marked(grammar, "opens")
+    scoped = _marked(grammar, "scoped")
+    # `from-X` is scoped where `from` is
+    scoped |= {name for name in grammar.hooks if any(name.startswith(one + "-") for one in opens & scoped)}
+    return Template(grammar.rules, grammar.hooks, frozenset(closure(grammar.rules, mentions, scoped)), frozenset(opens))
+
+
+def faults(text: str) -> list[Fault]:
+    """Every fault of a template or of a grammar without hooks."""
+    return gbnf.faults(_declared(text))
+
+
+def _marked(grammar: Grammar, mark: str) -> set[str]:
+    found = set()
+    for hook, about in grammar.hooks.items():
+        marks = _MARKS.match(about)
+        if marks and mark in marks[1].replace(" ", "").split(","):
+            found.add(hook)
+    return found
+
+
+def _declared(text: str) -> Source:
+    """``text`` with its modes written out and each ``from-X`` of an opening hook declared as a hook."""
+    source = gbnf.read(text)
+    for placeholder, modes in _MODES.findall(text):
+        source = _copied(source, "-" + placeholder, modes.split())
+    opens = _marked(source.grammar, "opens")
+    openings = {f"{one}-{rule}" for one in opens for rule in source.grammar.rules}
+    hooks = dict(source.grammar.hooks) | dict.fromkeys(openings & source.used.keys() - source.grammar.rules.keys(), "")
+    return replace(source, grammar=Grammar(source.grammar.rules, hooks))
+
+
+def _copied(source: Source, ending: str, modes: Iterable[str]) -> Source:
+    """``source`` with each rule named ``...ending`` copied for every mode."""
+    rules: dict[str, Node] = {}
+    defined: dict[str, int] = {}
+    used = dict(source.used)
+    for name, node in source.grammar.rules.items():
+        copies = [f"-{mode}" for mode in modes] if name.endswith(ending) else [ending]
+        for copy in copies:
+            here = name.removesuffix(ending) + copy if name.endswith(ending) else name
+            names = {one: one.removesuffix(ending) + copy for one in references(node) if one.endswith(ending)}
+            rules[here] = rename(node, names)
+            defined[here] = source.defined[name]
+            for old, new in names.items():
+                used.setdefault(new, source.used[old])
+    used = {name: place for name, place in used.items() if not (name.endswith(ending) and name not in rules)}
+    return replace(source, grammar=Grammar(rules, source.grammar.hooks), defined=defined, used=used)
+
+
+def _prune(rules: Mapping[str, Node], never: Iterable[str]) -> dict[str, Node | None]:
+    gone = closure(rules, lambda node, names: without(node, names) is None, never)
+    return {name: without(node, gone) for name, node in rules.items()}

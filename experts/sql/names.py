@@ -1,0 +1,235 @@
+"""The hooks of the grammars that write names out, ``sql-<dialect>.gbnf``, scope by scope.
+
+What a query can name is known only as it is written: named queries, derived tables, aliases, the scopes around a
+subquery. :mod:`experts.sql.scopes` reads that from the text; here it becomes hook bodies. Names that a query invents
+are drawn from short menus (``cte1``, ``d1``, ``x1``, ``orders_2``), so that nothing can be named that does not exist.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+
+from expert_cli.errors import ContextError
+from expert_cli.grammar.bind import NEVER
+from expert_cli.grammar.nodes import Literal, write
+from experts.sql.scopes import Event, Reader, Scope, Source
+
+MOST_SOURCES = 16  # in one FROM
+WIDEST = 6  # columns of a set operation
+MOST_NAMED = 9  # common table expressions
+OUTPUTS = tuple(f"x{number}" for number in range(1, 13))
+
+# What cannot be written: it follows the text after which the next state is asked for.
+NOTHING = "[\\x01-\\x08]"
+
+State = tuple[Event, ...]
+
+
+class NamesBinding:
+    """The hooks for one database, or the part of it that a question is linked to.
+
+    Args:
+        tables: column names by table name.
+        values: literals that the question offers.
+        quoted: writes a name as an identifier of the dialect.
+        literal: writes a value as a literal of the dialect.
+        free: whether literals may also be made up.
+
+    Raises:
+        ContextError: there is no table.
+    """
+
+    def __init__(
+        self,
+        tables: Mapping[str, Sequence[str]],
+        values: Iterable[str | int | float],
+        *,
+        quoted: Callable[[str], str],
+        literal: Callable[[str | int | float], str],
+        free: bool,
+    ) -> None:
+        if not tables:
+            raise ContextError("no table can be named; open a database that has tables")
+        self.quoted = quoted
+        self.tables = {quoted(name): tuple(map(quoted, columns)) for name, columns in tables.items()}
+        self.reader = Reader(self.tables)
+        self.taken = {name.lower() for name in tables}
+        self.labels: dict[Scope, int] = {}
+        self.root = Scope()
+        values = list(values)
+        counts = [value for value in values if isinstance(value, int) and value > 0]
+        self.fixed = {
+            "offered": _choice(map(literal, values)),
+            "offered-count": _choice(map(str, counts)),
+            "free": '""' if free else NEVER,
+            "name": _choice(OUTPUTS),
+            "nothing": NOTHING,
+            "later": '" SELECT " nothing',
+            "placed": '(" ON " | " USING (") nothing',
+            "beside": '(" SELECT " | " JOIN " | " LEFT JOIN ") nothing',
+        }
+
+    @lru_cache(maxsize=1024)  # noqa: B019 - a binding lives as long as its question
+    def state(self, written: str) -> State:
+        """What has come into view so far."""
+        return self.reader.read(written)
+
+    def rules(self, state: State) -> Mapping[str, str]:
+        """The hook bodies of ``state``."""
+        rules = dict(self.fixed)
+        rules["begin"] = self._begin(state)
+        known = {self.root: None} | {event.scope: None for event in state}
+        contexts = dict.fromkeys(Scope(scope.named) for scope in known)
+        for scope in known | contexts:
+            rules |= self._scope(scope, state)
+        return rules
+
+    def label(self, scope: Scope) -> str:
+        return f"s{self.labels.setdefault(scope, len(self.labels))}"
+
+    def _scope(self, scope: Scope, state: State) -> dict[str, str]:
+        label = self.label(scope)
+        columns = [f"{source.name}.{column}" for source in scope.visible() for column in source.columns]
+        own = [f"{source.name}.{column}" for source in scope.sources for column in source.columns]
+        stars = ["*", *(f"{source.name}.*" for source in scope.sources)] if scope.sources else []
+        rules = {
+            f"column-{label}": _choice(columns),
+            f"own-column-{label}": _choice(own),
+            f"everything-{label}": _choice(stars),
+            f"from-{label}": self._from(scope, state),
+            f"again-{label}": f"from-{self.label(scope.outer or Scope(scope.named))}",
+        }
+        if any(event.kind == "joined" and event.scope == scope for event in state):
+            rules[f"joined-{label}"] = self._joined(scope, state)
+        return rules
+
+    def _begin(self, state: State) -> str:
+        """A WITH clause as far as it is written, word for word, and how it goes on."""
+        opened = [event for event in state if event.kind in ("named", "arm")]
+        if not opened:
+            root = self.label(self.root)
+            name = _text(self._cte(self.root) + " AS (")
+            recursive = f'"RECURSIVE " {name} (query-{root} ")" | constants-{root} " UNION") nothing'
+            return f'query-{root} | "WITH " ({name} query-{root} ")" nothing | {recursive})'
+        last = opened[-1]
+        label = self.label(Scope(last.scope.named))
+        if last.kind == "arm":
+            width = last.scope.arms
+            arms = f"again-arm-{width}-{label} | from-recursive-{width}-{self.label(last.scope)}"
+            arms = arms if 0 < width <= WIDEST else "nothing"
+            return f'{_text(last.text)} (" ALL " | " ") ({arms if 0 < width <= 6 else "nothing"}) ")" nothing'
+        more = ""
+        if len(last.scope.named) < MOST_NAMED:
+            body = f'query-{label} ")"' + (f' | constants-{label} " UNION"' if "RECURSIVE " in last.text[:15] else "")
+            more = f" | {_text(', ' + self._cte(last.scope) + ' AS (')} ({body}) nothing"
+        return f'{_text(last.text)} (" " query-{label}{more})'
+
+    def _cte(self, scope: Scope) -> str:
+        return self._free("cte{}", len(scope.named) + 1, {source.name for source in scope.named})
+
+    def _from(self, scope: Scope, state: State) -> str:
+        """FROM in a subquery of ``scope``, or in a query that nothing is around."""
+        context = Scope(scope.named, scope) if scope.sources else scope
+        if context.arms:
+            self_read = next(event for event in state if event.scope == context)
+            return self._recursive(context, self_read, state)
+        return '"FROM " (' + " | ".join(self._sources(context, state, "beside", "{source} {joined}")) + ")"
+
+    def _recursive(self, context: Scope, arm: Event, state: State) -> str:
+        name = self._cte(context)
+        for event in state:
+            if event.kind == "joined" and event.before is None and len(event.scope.sources) == 1:
+                source = event.scope.sources[0]
+                if source.name == name and event.scope.named == context.named and event.scope.outer is None:
+                    return f"{_text('FROM ' + name)} joined-{self.label(event.scope)}"
+        return f"{_text('FROM ' + name)} beside"
+
+    def _joined(self, scope: Scope, state: State) -> str:
+        """What may follow the sources of ``scope``: another source, or SELECT once it is written."""
+        selected = any(event.kind == "selected" and event.scope == scope for event in state)
+        options = [f"then-{self.label(scope)}" if selected else "later"]
+        if len(scope.sources) < MOST_SOURCES:
+            placed = self._sources(scope, state, "placed", '{source} (" ON " condition-plain-{label}{using}) {joined}')
+            crossed = self._sources(scope, state, "beside", "{source} {joined}")
+            options += [f"join-kind ({' | '.join(placed)})", f"cross-kind ({' | '.join(crossed)})"]
+        return " | ".join(options)
+
+    def _sources(self, scope: Scope, state: State, stub: str, shape: str) -> list[str]:
+        """Every source that may be added to ``scope``; ``shape`` says what follows one whose columns are in view."""
+        known = {event.scope: None for event in state if event.kind == "joined"}
+        options: list[str] = []
+        unknown: list[str] = []
+        for text, source in self._candidates(scope):
+            wider = scope.joined(source)
+            if wider in known:
+                options.append(self._known(scope, wider, text, shape))
+            else:
+                unknown.append(text)
+        for event in state:
+            if event.kind == "derived" and event.before == scope:
+                options.append(self._known(scope, event.scope, _verbatim(event.text), shape))
+        if unknown:
+            options.append(f"({' | '.join(unknown)}) {stub}")
+        inside = self.label(Scope(scope.named))
+        closed = sum(event.kind == "derived" for event in state)
+        alias = self._free("d{}", closed + 1, {source.name for source in scope.visible()})
+        return [*options, f'"(" query-{inside} ")" " AS " {_text(alias)} {stub}']
+
+    def _known(self, scope: Scope, wider: Scope, text: str, shape: str) -> str:
+        shared = self._shared(scope, wider.sources[-1])
+        using = f' | " USING (" ({_choice(shared)}) ")"' if shared else ""
+        label = self.label(wider)
+        return shape.format(source=text, label=label, using=using, joined=f"joined-{label}")
+
+    def _candidates(self, scope: Scope) -> Iterable[tuple[str, Source]]:
+        """Tables and named queries as they may be written after the sources of ``scope``, with an alias or without."""
+        named = {source.name: source.columns for source in scope.named}
+        own = {source.name.lower() for source in scope.sources}
+        visible = {source.name.lower() for source in scope.visible()}
+        for name, columns in (self.tables | named).items():
+            if name.lower() not in own:
+                yield _text(name), Source(name, columns)
+            if name.lower() in visible:
+                alias = self.alias(name, visible)
+                yield f'{_text(name)} " AS " {_text(alias)}', Source(alias, columns)
+
+    def alias(self, name: str, visible: set[str]) -> str:
+        """The name of another reading of ``name`` where it is visible already."""
+        bare = name[1:-1] if name[:1] in '"`' else name
+        return self._free(bare + "_{}", 2, visible)
+
+    def _free(self, pattern: str, number: int, used: Iterable[str]) -> str:
+        taken = self.taken | {name.strip('"`').lower() for name in used}
+        while pattern.format(number).lower() in taken:
+            number += 1
+        return self.quoted(pattern.format(number))
+
+    @staticmethod
+    def _shared(scope: Scope, source: Source) -> list[str]:
+        """The column names that USING may give: in ``source``, and in exactly one source before it."""
+        before = [column.lower() for one in scope.sources for column in one.columns]
+        return [column for column in source.columns if before.count(column.lower()) == 1]
+
+
+# How the grammars cut text: a derived table that is written is repeated word for word, in the same pieces.
+_PIECE = re.compile(
+    r"'(?:[^']|'')*'|[\d.]+"
+    r"| (?:GROUP BY|ORDER BY|UNION ALL|(?:NATURAL )?(?:LEFT |RIGHT |FULL |CROSS )?JOIN|(?:ROWS|GROUPS|RANGE) BETWEEN) "
+    r"| NOT(?= (?:IN|LIKE|GLOB|BETWEEN) )| (?:DESC|ASC|END)\b| (?:IN|OVER) \(| (?:[A-Z]+|[^\w\s'\"`(),]+) "
+    r"|(?:DISTINCT|NOT|RECURSIVE|FROM|SELECT) |EXISTS \(|[A-Z_]+\(|, "
+    r"|(?:\w+|\"(?:[^\"]|\"\")*\"|`[^`]*`)(?:\.(?:\w+|\*|\"(?:[^\"]|\"\")*\"|`[^`]*`))?|."
+)
+
+
+def _verbatim(text: str) -> str:
+    return " ".join(_text(piece) for piece in _PIECE.findall(text))
+
+
+def _choice(texts: Iterable[str]) -> str:
+    return " | ".join(_text(text) for text in dict.fromkeys(texts)) or NEVER
+
+
+def _text(text: str) -> str:
+    return write(Literal(text))
