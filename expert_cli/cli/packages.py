@@ -24,7 +24,7 @@ from expert_cli.cli.archives import (
     told,
     verify,
 )
-from expert_cli.cli.keys import keygen, trust
+from expert_cli.cli.keys import aligned, keygen, trust
 from expert_cli.errors import BaseModelError, UsageError, VerificationError
 from expert_cli.store import Installed
 
@@ -134,7 +134,7 @@ def outdated(folders: tuple[Path, ...], as_json: bool) -> None:
         keys = ("name", "installed", "available", "base")
         click.echo(json.dumps({"outdated": [dict(zip(keys, row, strict=True)) for row in rows]}))
     elif rows:
-        show.rows(("name", "installed", "available", "base"), rows, truncated=False)
+        click.echo(aligned(("name", "installed", "available", "base"), rows))
     else:
         show.note("everything is as new as what was found")
 
@@ -157,7 +157,7 @@ def list_(lock: bool, as_json: bool) -> None:
         click.echo(json.dumps({"installed": [asdict(entry) for entry in entries]}))
     elif entries:
         rows = [(one.name, one.version, one.base, one.digest[:12], vouched(one), one.installed) for one in entries]
-        show.rows(("name", "version", "base", "digest", "signed by", "installed"), rows, truncated=False)
+        click.echo(aligned(("name", "version", "base", "digest", "signed by", "installed"), rows))
     else:
         show.note("nothing is installed; begin with: expert-cli install sql")
 
