@@ -166,7 +166,7 @@ def fetch(
 
 
 def choose(release: Release, location: Location, bases: Sequence[str]) -> Asset:
-    """The archive to take: the one that is named, else the only one, else the one for the first of ``bases`` that has any.
+    """The archive to take: the one that is named, else the only one, else that for the first of ``bases``.
 
     Raises:
         UsageError: none or several.

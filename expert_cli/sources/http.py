@@ -239,7 +239,8 @@ def call(
             with ask(url, how, method=method, headers=headers, body=body) as response:
                 if response.status in (408, 500, 502, 503, 504) and attempt < again:
                     raise CutError(f"{url}: HTTP {response.status}")
-                return Answer(response.url, response.status, response.headers, response.read(limit))
+                content = b"" if method == "HEAD" else response.read(limit)
+                return Answer(response.url, response.status, response.headers, content)
         except CutError:
             if attempt == again:
                 raise

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from expert_cli.errors import UsageError
-from expert_cli.sources import github, web
+from expert_cli.sources import github, oci, web
 from expert_cli.sources.download import Progress
 
 
@@ -36,10 +36,16 @@ def _github(text: str, into: Path, bases: Sequence[str], progress: Progress | No
     return Fetched(path, str(location))
 
 
+def _oci(text: str, into: Path, bases: Sequence[str], progress: Progress | None) -> Fetched:
+    path, location = oci.fetch(oci.Location.parse(text), into, progress)
+    return Fetched(path, str(location))
+
+
 _SOURCES: dict[str, Callable[[str, Path, Sequence[str], Progress | None], Fetched]] = {
     "https://": _web,
     "http://": _web,
     github.PREFIX: _github,
+    oci.PREFIX: _oci,
 }
 
 
