@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import shutil
@@ -95,6 +97,26 @@ def test_bundle_round_trip() -> None:
     assert signing.signers(signing.parse(signed), keys) == {keys[0].id, keys[1].id}
     assert signing.sign(signed, hostile.KEY) == signed
     assert signing.sign(draft, hostile.KEY) == signing.sign(draft, hostile.KEY), "RFC 6979: no randomness"
+
+
+@pytest.mark.skipif(not (shutil.which("openssl") and shutil.which("zstd") and shutil.which("tar")), reason="needs openssl, zstd and tar")
+def test_format_md_is_enough(tmp_path: Path) -> None:
+    """An archive checked as packaging/FORMAT.md says, with tools that know nothing of us."""
+    key = signing.generate()
+    signing.save_pair(key, tmp_path / "me.key")
+    path = packages.expert(tmp_path, key)
+    shell = f"zstd -dc {path.name} | tar x && sha256sum -c {path.name}.sha256"
+    subprocess.run(["sh", "-c", shell], cwd=tmp_path, check=True, capture_output=True)
+    envelope = json.loads((tmp_path / "signature.json").read_bytes())["dsseEnvelope"]
+    statement = base64.b64decode(envelope["payload"])
+    for member in json.loads(statement)["predicate"]["resources"]:
+        assert hashlib.sha256((tmp_path / member["name"]).read_bytes()).hexdigest() == member["digest"]
+    (tmp_path / "message").write_bytes(b"DSSEv1 28 application/vnd.in-toto+json %d %s" % (len(statement), statement))
+    (tmp_path / "sig").write_bytes(base64.b64decode(envelope["signatures"][0]["sig"]))
+    words = ["openssl", "dgst", "-sha256", "-verify", "me.pub", "-signature", "sig", "message"]
+    assert b"Verified OK" in subprocess.run(words, cwd=tmp_path, check=True, capture_output=True).stdout
+    der = subprocess.run(["openssl", "pkey", "-pubin", "-in", "me.pub", "-outform", "DER"], cwd=tmp_path, check=True, capture_output=True).stdout
+    assert envelope["signatures"][0]["keyid"] == f"sha256:{hashlib.sha256(der).hexdigest()}"
 
 
 def unpacked(folder: Path, key: signing.PrivateKey) -> Path:
