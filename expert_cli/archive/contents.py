@@ -37,10 +37,10 @@ def agree(
     for name in ("report.json", "sbom.cdx.json"):
         if name in texts and not isinstance(manifest.parse_json(texts[name], name), dict):
             raise VerificationError(f"{name} is no object{_NEXT}")
-    from expert_cli.grammar import bind
+    from expert_cli.grammar.template import template
 
     try:
-        bind.template(texts["grammar.gbnf"].decode(), "grammar.gbnf")
+        template(texts["grammar.gbnf"].decode(), "grammar.gbnf")
     except GrammarError as problem:
         raise VerificationError(f"{problem}{_NEXT}") from problem
     return expert
