@@ -171,19 +171,16 @@ def choose(release: Release, location: Location, bases: Sequence[str]) -> Asset:
     Raises:
         UsageError: none or several.
     """
-    archives = [asset for asset in release.assets if asset.name.endswith(SUFFIX) and web.is_name(asset.name)]
-    fitting = [asset for asset in archives if asset.name == location.file] if location.file else archives
-    if len(fitting) > 1:
-        variants = ([asset for asset in archives if f"-{base}.v" in asset.name] for base in bases)
-        fitting = next(filter(None, variants), [])
-    if len(fitting) == 1:
-        return fitting[0]
-    names = ", ".join(asset.name for asset in fitting or archives) or "none at all"
-    raise UsageError(
-        f"{location}: {len(fitting)} archives fit, of: {names}; name one: {replace(location, tag=release.tag)}#FILE"
-        if not location.file
-        else f"{location}: the release has no such file; it has {names}"
-    )
+    known = (one for one in release.assets if one.name.endswith(SUFFIX) and web.is_name(one.name))
+    archives = {one.name: one for one in known}
+    fitting = [location.file] if location.file else web.variants(list(archives), bases)
+    names = ", ".join(fitting if len(fitting) > 1 else archives) or "none at all"
+    if location.file and location.file not in archives:
+        raise UsageError(f"{location}: the release has no such file; it has {names}")
+    if len(fitting) != 1:
+        only = replace(location, tag=release.tag)
+        raise UsageError(f"{location}: {len(fitting)} archives fit, of: {names}; name one: {only}#FILE")
+    return archives[fitting[0]]
 
 
 def limited(answer: Answer) -> str:

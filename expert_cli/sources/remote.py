@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from expert_cli.errors import UsageError
-from expert_cli.sources import github, oci, web
+from expert_cli.sources import git, github, oci, web
 from expert_cli.sources.download import Progress
 
 
@@ -41,11 +41,17 @@ def _oci(text: str, into: Path, bases: Sequence[str], progress: Progress | None)
     return Fetched(path, str(location))
 
 
+def _git(text: str, into: Path, bases: Sequence[str], progress: Progress | None) -> Fetched:
+    path, location = git.fetch(git.Location.parse(text), into, bases, progress)
+    return Fetched(path, str(location))
+
+
 _SOURCES: dict[str, Callable[[str, Path, Sequence[str], Progress | None], Fetched]] = {
     "https://": _web,
     "http://": _web,
     github.PREFIX: _github,
     oci.PREFIX: _oci,
+    git.PREFIX: _git,
 }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlunsplit
 
@@ -99,6 +99,14 @@ def name_of(url: str) -> str:
     """The file name at the end of an address."""
     name = unquote(http.checked(url).path.rpartition("/")[2])
     return name if is_name(name) else "download.expert"
+
+
+def variants(names: Sequence[str], bases: Sequence[str]) -> list[str]:
+    """The archives of ``names`` to choose from: where there are several, those for the first base that has any."""
+    if len(names) < 2:
+        return list(names)
+    fitting = ([name for name in names if f"-{base}.v" in name] for base in bases)
+    return next(filter(None, fitting), [])
 
 
 def place(address: str, name: str, into: Path) -> Path:
