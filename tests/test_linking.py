@@ -13,10 +13,10 @@ import pytest
 
 from expert_cli.task import Limits
 from experts.sql import pointers
-from experts.sql.binding import quoted
+from experts.sql.identifiers import quoted
 from experts.sql.linking import MAX_COLUMNS, MAX_POINTERS, MAX_TABLES, link
 from experts.sql.literals import MAX_LITERALS
-from experts.sql.plugin import bound, task
+from experts.sql.plugin import task
 from experts.sql.schema import Column, Schema, Table, from_ddl, quote
 from experts.sql.words import split, stems
 
@@ -264,11 +264,3 @@ def test_hostile_names_end_to_end(tmp_path: Path, name: str, surface: str) -> No
             text = pointers.realise(text, question.linked, quoted)
         rows = context.run(question.check(text), Limits()).rows
     assert rows == (() if "\n" in name else ((name,),)), "a question is one line: no value of two lines is in it"
-
-
-def test_binding_has_every_linked_name(shop: Schema) -> None:
-    linked = link("quantity of apples in Paris over 3.50", shop)
-    rules = bound(linked, "pointers").rules(())
-    for place in range(len(linked.literals)):
-        assert f"<v{place}>" in rules["literal"]
-    assert all(f"<t{place}>" in rules["from"] for place in range(len(linked.tables)))

@@ -15,7 +15,7 @@ import pytest
 
 from expert_cli.errors import ContextError
 from experts.sql import fromfirst, pointers
-from experts.sql.binding import quoted
+from experts.sql.identifiers import quoted
 from experts.sql.linking import MAX_POINTERS, Linked, LinkedTable, link
 from experts.sql.literals import MAX_LITERALS, Literal
 from experts.sql.pointers import Unreachable, point, realise

@@ -12,7 +12,22 @@ from expert_cli.errors import ContextError
 from experts.sql import schema
 from experts.sql.schema import Column, ForeignKey, Schema, Table, from_ddl, quote, read_sqlite
 
-NAMES = ['a "b"', "a\nb", "SELECT", "Größe", "日本", "MixedCase", "<c1>", "semi;colon", "it's", " ", "order by", "😀", "[x]", "`"]
+NAMES = [
+    'a "b"',
+    "a\nb",
+    "SELECT",
+    "Größe",
+    "日本",
+    "MixedCase",
+    "<c1>",
+    "semi;colon",
+    "it's",
+    " ",
+    "order by",
+    "😀",
+    "[x]",
+    "`",
+]
 
 
 def database(folder: Path, script: str) -> Path:
@@ -82,7 +97,9 @@ VALUES = [
 
 @pytest.mark.parametrize(("insert", "expected"), VALUES)
 def test_values(tmp_path: Path, insert: str, expected: dict[str, str]) -> None:
-    found = read(tmp_path, f"CREATE TABLE t (a TEXT, n INTEGER AS (length(a))); {insert.replace('t VALUES', 't (a) VALUES')}")
+    found = read(
+        tmp_path, f"CREATE TABLE t (a TEXT, n INTEGER AS (length(a))); {insert.replace('t VALUES', 't (a) VALUES')}"
+    )
     assert {key: places[0][2] for key, places in found.values.items()} == expected
 
 

@@ -15,6 +15,7 @@ from expert_cli.task import INTERFACE, Binding, Case, Checked, Example, Limits, 
 from experts.sql import binding, prompt
 from experts.sql.execute import Worker, open_database
 from experts.sql.guard import DIALECTS
+from experts.sql.identifiers import quoted
 from experts.sql.linking import Linked, link
 from experts.sql.schema import Schema, from_ddl, quote, read_sqlite
 
@@ -59,7 +60,8 @@ class SqlQuestion:
         statement = guard.check(fromfirst.read(named), "sqlite", self.context.schema.by_name)
         self._refuse_strings(statement)
         self.context.explain(statement.sql("sqlite", comments=False))
-        query = tidy(statement)
+        query = tidy(_bare(statement))
+        self.context.explain(query)
         return CheckedSql(text, transpile(query, self.context.dialect), query)
 
     def _refuse_strings(self, statement: exp.Expr) -> None:
@@ -119,7 +121,7 @@ class SqlContext:
         """
         try:
             self._empty.execute("EXPLAIN " + query)
-        except (sqlite3.Error, sqlite3.Warning) as problem:
+        except (sqlite3.Error, sqlite3.Warning, UnicodeEncodeError) as problem:
             raise ContextError(f"the query does not compile: {problem}; rephrase the question") from problem
 
     @cached_property
@@ -182,6 +184,21 @@ def _plain(text: str) -> str:
             "the question is not valid text; check the terminal's encoding, UTF-8 is expected"
         ) from problem
     return " ".join(re.sub(r"[\x00-\x1f\x7f]", " ", text).split())
+
+
+def _bare(statement: exp.Expr) -> exp.Expr:
+    """``statement`` with quotes only around names that need them to be read as the same."""
+    import sqlglot
+    from sqlglot import exp
+    from sqlglot.errors import SqlglotError
+
+    bare = statement.copy()
+    for name in bare.find_all(exp.Identifier):
+        name.set("quoted", quoted(name.name) != name.name)
+    try:
+        return bare if sqlglot.parse_one(bare.sql("sqlite"), dialect="sqlite") == bare else statement
+    except SqlglotError:
+        return statement
 
 
 def _sql(checked: Checked) -> CheckedSql:

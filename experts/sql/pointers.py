@@ -12,7 +12,7 @@ from sqlglot import exp
 
 from expert_cli.errors import ContextError
 from experts.sql import fromfirst
-from experts.sql.binding import literal
+from experts.sql.identifiers import literal
 from experts.sql.linking import Linked
 from experts.sql.schema import quote
 

@@ -26,8 +26,8 @@ from sqlglot import exp
 from expert_cli.errors import ContextError
 from expert_cli.task import Case, Example
 from experts.sql import pointers, prompt, synthetic
-from experts.sql.binding import quoted
 from experts.sql.corpora import Pair, bird, spider, wikisql
+from experts.sql.identifiers import quoted
 from experts.sql.linking import link
 
 

@@ -6,7 +6,7 @@ import collections
 import re
 
 from expert_cli.task import Message
-from experts.sql.binding import quoted
+from experts.sql.identifiers import quoted
 from experts.sql.linking import Linked, Mention
 from experts.sql.literals import Literal
 from experts.sql.schema import Column
