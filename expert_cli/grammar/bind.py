@@ -67,33 +67,17 @@ def bind(text: str, binding: Binding, state: Any) -> Closed:
     return _Closing(template(text), binding.rules(state)).closed()
 
 
-@dataclass(frozen=True)
-class _Key:
-    """A rule of the closed grammar: its name in template or binding, its scope, and how an opened scope goes on."""
-
-    rule: str
-    scope: str = ""
-    then: str = ""
-
-    @property
-    def kind(self) -> str:
-        return f"{self.rule}-{self.then}" if self.then else self.rule
-
-    @property
-    def name(self) -> str:
-        return f"{self.kind}-{self.scope}" if self.scope else self.kind
-
-    @property
-    def body(self) -> str:
-        return f"{self.rule}-{self.scope}" if self.scope else self.rule
+_Key = tuple[str, str, str]
+"""A rule of the closed grammar: its name in template or binding, its scope, and how an opened scope goes on."""
 
 
 class _Closing:
     def __init__(self, source: Template, bodies: Mapping[str, str]) -> None:
         self.template = source
         self.bodies = {name: gbnf.body(text) for name, text in bodies.items() if text != NEVER}
-        self.never = frozenset(name for name, text in bodies.items() if text == NEVER)
+        self.never = [name for name, text in bodies.items() if text == NEVER]
         self.continued = self._continued()
+        self.rules: dict[str, dict[str, Node | None]] = {}
 
     def _continued(self) -> set[str]:
         """Bodies that lead to a continuation, and so are copied for each one."""
@@ -102,48 +86,58 @@ class _Closing:
 
     def closed(self) -> Closed:
         instances: dict[_Key, Instance] = {}
-        pending = [_Key("root")]
+        pending: list[_Key] = [("root", "", "")]
         while pending:
             key = pending.pop()
             if key in instances:
                 continue
-            node = self.node(key)
-            keys = {name: self.key(name, key) for name in references(node)}
-            names = {name: target.name for name, target in keys.items()}
-            kinds = {name: target.kind for name, target in keys.items()}
-            bound = key.rule not in self.template.rules
-            instances[key] = Instance(key.name, node, names, key.kind, kinds, bound)
-            pending.extend(keys.values())
+            node, bound = self.node(key)
+            names, kinds = {}, {}
+            for name in references(node):
+                target = self.bound(name, key[2]) if bound else self.linked(name, key[1])
+                names[name], kinds[name] = _name(target), _kind(target)
+                pending.append(target)
+            instances[key] = Instance(_name(key), node, names, _kind(key), kinds, bound)
         return Closed(tuple(instances.values()))
 
-    def node(self, key: _Key) -> Node:
-        if key.rule in self.template.rules:
-            node = self.template.without(self._missing(key.scope))[key.rule]
+    def node(self, key: _Key) -> tuple[Node, bool]:
+        """The right-hand side of a rule, and whether the binding gave it."""
+        rule, scope, _ = key
+        if rule in self.template.rules:
+            if scope not in self.rules:
+                self.rules[scope] = self.template.without(self._missing(scope))
+            node = self.rules[scope][rule]
             if node is None:
-                raise GrammarError(f"rule {key.name!r} can match nothing: its hooks are empty; offer it more names")
-            return node
-        if key.body not in self.bodies:
-            raise GrammarError(f"the binding has no body for {key.body!r}; it must give one for every hook")
-        return self.bodies[key.body]
+                raise GrammarError(f"rule {_name(key)!r} can match nothing: its hooks are empty; offer it more names")
+            return node, False
+        body = f"{rule}-{scope}" if scope else rule
+        if body not in self.bodies:
+            raise GrammarError(f"the binding has no body for {body!r}; it must give one for every hook")
+        return self.bodies[body], True
 
-    def key(self, name: str, user: _Key) -> _Key:
-        """What a reference ``name`` in the rule ``user`` means."""
-        if user.rule in self.template.rules:
-            scope = user.scope if name in self.template.scoped else ""
-            return self._opening(name, scope) or _Key(name, scope)
+    def linked(self, name: str, scope: str) -> _Key:
+        """What a reference in a rule of the template means."""
+        opened = self.template.openings.get(name)
+        scope = scope if name in self.template.scoped else ""
+        return (opened[0], scope, opened[1]) if opened else (name, scope, "")
+
+    def bound(self, name: str, then: str) -> _Key:
+        """What a reference in a body of the binding means."""
         match = SCOPED.fullmatch(name)
         rule, scope = (match[1], match[2]) if match else (name, "")
         if rule + "-" == _CONTINUED:
-            return _Key(user.then, scope)
-        return self._opening(rule, scope) or _Key(rule, scope, user.then if name in self.continued else "")
-
-    def _opening(self, name: str, scope: str) -> _Key | None:
-        """The key of ``from-X``, where the template says that ``from`` opens a scope."""
-        for opening in self.template.opens:
-            if name.startswith(opening + "-"):
-                return _Key(opening, scope, name[len(opening) + 1 :])
-        return None
+            return then, scope, ""
+        opened = self.template.openings.get(rule)
+        return (opened[0], scope, opened[1]) if opened else (rule, scope, then if name in self.continued else "")
 
     def _missing(self, scope: str) -> frozenset[str]:
         names = (name.removesuffix("-" + scope) if scope else name for name in self.never)
         return frozenset(name for name in names if name in self.template.hooks)
+
+
+def _kind(key: _Key) -> str:
+    return f"{key[0]}-{key[2]}" if key[2] else key[0]
+
+
+def _name(key: _Key) -> str:
+    return f"{_kind(key)}-{key[1]}" if key[1] else _kind(key)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from expert_cli.grammar.automaton import TooLarge, automaton
-from expert_cli.grammar.nodes import Choice, Class, Literal, Node, Reference, Repeat, Sequence, Token, children
+from expert_cli.grammar.nodes import Choice, Class, Kept, Literal, Node, Reference, Repeat, Sequence, Token, children
 
 
 @dataclass(frozen=True)
@@ -35,21 +35,9 @@ Part = Literal | Token | Reference | Terminal | tuple[str, tuple["Part", ...], i
 """A node with its terminals marked; composites are ``(kind, parts, low, high)``, kind ``seq``, ``alt`` or ``rep``."""
 
 
-MOST = 50_000  # marked nodes kept
-_marked: dict[int, tuple[Node, Part]] = {}
-
-
 def parts(node: Node, division: Division) -> Part:
     """``node`` with its terminals marked."""
-    if division is not WHOLE:
-        return _parts(node, division)
-    known = _marked.get(id(node))
-    if known is None:
-        if len(_marked) > MOST:
-            _marked.clear()
-        # the node is kept, so that its id stays its own
-        known = _marked[id(node)] = (node, _parts(node, division))
-    return known[1]
+    return _whole_parts(node) if division is WHOLE else _parts(node, division)
 
 
 def _parts(node: Node, division: Division) -> Part:
@@ -108,3 +96,6 @@ def plain(node: Node) -> bool:
 
 def holds_class(node: Node) -> bool:
     return isinstance(node, Class) or any(holds_class(part) for part in children(node))
+
+
+_whole_parts = Kept(lambda node: _parts(node, WHOLE))

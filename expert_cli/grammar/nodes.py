@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Answer = TypeVar("Answer")
 
 ESCAPES = {"\t": "\\t", "\r": "\\r", "\n": "\\n", "\\": "\\\\"}
 
@@ -92,14 +95,37 @@ def children(node: Node) -> tuple[Node, ...]:
             return ()
 
 
-def references(node: Node) -> Iterator[str]:
-    """Names of the rules that ``node`` mentions, repeats included."""
+class Kept(Generic[Answer]):
+    """Answers about nodes, kept by identity: the same nodes come again in grammar after grammar."""
+
+    def __init__(self, ask: Callable[[Node], Answer], most: int = 50_000) -> None:
+        self.ask = ask
+        self.most = most
+        self.known: dict[int, tuple[Node, Answer]] = {}
+
+    def __call__(self, node: Node) -> Answer:
+        found = self.known.get(id(node))
+        if found is None:
+            if len(self.known) >= self.most:
+                self.known.clear()
+            # the node is kept as well, so that its id stays its own
+            found = self.known[id(node)] = (node, self.ask(node))
+        return found[1]
+
+
+def _references(node: Node) -> tuple[str, ...]:
+    found: dict[str, None] = {}
     pending = [node]
     while pending:
         part = pending.pop()
         if isinstance(part, Reference):
-            yield part.name
-        pending.extend(children(part))
+            found[part.name] = None
+        pending.extend(reversed(children(part)))
+    return tuple(found)
+
+
+references = Kept(_references)
+"""Names of the rules that a node mentions, each once, in order."""
 
 
 def closure(rules: Mapping[str, Node], holds: Callable[[Node, set[str]], bool], start: Iterable[str] = ()) -> set[str]:
@@ -110,7 +136,7 @@ def closure(rules: Mapping[str, Node], holds: Callable[[Node, set[str]], bool], 
     found = set(start)
     users: dict[str, list[str]] = {}
     for name, node in rules.items():
-        for used in set(references(node)):
+        for used in references(node):
             users.setdefault(used, []).append(name)
     pending = list(rules)
     while pending:

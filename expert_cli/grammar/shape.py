@@ -7,12 +7,9 @@ terminals in the same way, so one analysis serves them all.
 from __future__ import annotations
 
 import re
-from itertools import count
 
 from expert_cli.grammar.bind import SCOPED, Instance
-from expert_cli.grammar.nodes import Choice, Class, Literal, Node, Reference, Repeat, Sequence, Token
-
-MOST = 50_000  # rules kept
+from expert_cli.grammar.nodes import Choice, Class, Kept, Literal, Node, Reference, Repeat, Sequence, Token
 
 _WORD = ((0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A), (0x80, 0x10FFFF))
 _DIGITS = Repeat(Class(((0x30, 0x39),)), 1, None)
@@ -44,22 +41,20 @@ _PATTERNS = (
     re.compile(r"WITH .{20,}", re.DOTALL),
 )
 
-_numbers = count()
-_number_of: dict[Node, int] = {}
-_known: dict[int, tuple[Node, Node, int]] = {}
+_numbers: dict[Node, int] = {}
 
 
 def shape(rule: Instance) -> tuple[Node, int]:
     """The shape of ``rule`` and its number: equal numbers are equal shapes."""
-    known = _known.get(id(rule.node))
-    if known is None:
-        if len(_known) > MOST:
-            _known.clear()
-            _number_of.clear()
-        erased = _erased(rule.node) if rule.bound else rule.node
-        # the node is kept, so that its id stays its own
-        known = _known[id(rule.node)] = (rule.node, erased, _number_of.setdefault(erased, next(_numbers)))
-    return known[1], known[2]
+    return (_bound if rule.bound else _numbered)(rule.node)
+
+
+def _number(node: Node) -> tuple[Node, int]:
+    return node, _numbers.setdefault(node, len(_numbers))
+
+
+_numbered = Kept(_number)
+_bound = Kept(lambda node: _number(_erased(node)))
 
 
 def _erased(node: Node) -> Node:

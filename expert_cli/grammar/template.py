@@ -32,14 +32,14 @@ class Template:
     rules: Mapping[str, Node]
     hooks: Mapping[str, str]
     scoped: frozenset[str]
-    opens: frozenset[str]
+    openings: Mapping[str, tuple[str, str]]
+    """``from-X`` as (``from``, ``X``), for every hook that opens a scope and every rule."""
     pruned: dict[frozenset[str], dict[str, Node | None]] = field(default_factory=dict, compare=False)
 
     def without(self, never: frozenset[str]) -> dict[str, Node | None]:
         """The rules once the hooks in ``never`` match nothing; None for a rule that then matches nothing itself."""
         if never not in self.pruned:
-            closed = [opening + "-" for opening in self.opens & never]
-            gone = never | {hook for hook in self.hooks if any(hook.startswith(one) for one in closed)}
+            gone = never | {name for name, (opening, _) in self.openings.items() if opening in never}
             self.pruned[never] = _prune(self.rules, gone)
         return self.pruned[never]
 
@@ -54,9 +54,9 @@ def template(text: str, name: str = "grammar") -> Template:
     grammar = gbnf.sound(_declared(text), name)
     opens = _marked(grammar, "opens")
     scoped = _marked(grammar, "scoped")
-    # `from-X` is scoped where `from` is
-    scoped |= {name for name in grammar.hooks if any(name.startswith(one + "-") for one in opens & scoped)}
-    return Template(grammar.rules, grammar.hooks, frozenset(closure(grammar.rules, mentions, scoped)), frozenset(opens))
+    openings = {f"{opening}-{rule}": (opening, rule) for opening in opens for rule in grammar.rules}
+    scoped |= {name for name, (opening, _) in openings.items() if opening in scoped}
+    return Template(grammar.rules, grammar.hooks, frozenset(closure(grammar.rules, mentions, scoped)), openings)
 
 
 def faults(text: str) -> list[Fault]:

@@ -16,7 +16,7 @@ from expert_cli.grammar.bind import NEVER
 from expert_cli.grammar.nodes import Literal, write
 from experts.sql.scopes import Event, Reader, Scope, Source
 
-MOST_SOURCES = 16  # in one FROM
+MOST_SOURCES = 10  # in one FROM
 WIDEST = 6  # columns of a set operation
 MOST_NAMED = 9  # common table expressions
 OUTPUTS = tuple(f"x{number}" for number in range(1, 13))
@@ -99,6 +99,8 @@ class NamesBinding:
             f"own-column-{label}": _choice(own),
             f"everything-{label}": _choice(stars),
             f"from-{label}": self._from(scope, state),
+            f"others-{label}": self._others(scope, state),
+            f"others-{self.label(self._context(scope))}": self._others(self._context(scope), state),
             f"again-{label}": f"from-{self.label(scope.outer or Scope(scope.named))}",
         }
         if any(event.kind == "joined" and event.scope == scope for event in state):
@@ -131,57 +133,61 @@ class NamesBinding:
 
     def _from(self, scope: Scope, state: State) -> str:
         """FROM in a subquery of ``scope``, or in a query that nothing is around."""
-        context = Scope(scope.named, scope) if scope.sources else scope
+        context = self._context(scope)
         if context.arms:
-            self_read = next(event for event in state if event.scope == context)
-            return self._recursive(context, self_read, state)
-        return '"FROM " (' + " | ".join(self._sources(context, state, "beside", "{source} {joined}")) + ")"
+            return self._recursive(context, state)
+        known = self._known(context, state, "{source} {joined}")
+        return f'"FROM " ({" | ".join([*known, f"others-{self.label(context)} beside"])})'
 
-    def _recursive(self, context: Scope, arm: Event, state: State) -> str:
+    @staticmethod
+    def _context(scope: Scope) -> Scope:
+        """Where the sources of a query in ``scope`` are chosen."""
+        return Scope(scope.named, scope) if scope.sources else scope
+
+    def _recursive(self, context: Scope, state: State) -> str:
+        """FROM in the arm of a recursive query that reads itself."""
         name = self._cte(context)
         for event in state:
-            if event.kind == "joined" and event.before is None and len(event.scope.sources) == 1:
-                source = event.scope.sources[0]
-                if source.name == name and event.scope.named == context.named and event.scope.outer is None:
-                    return f"{_text('FROM ' + name)} joined-{self.label(event.scope)}"
+            if event.kind == "joined" and [source.name for source in event.scope.sources] == [name]:
+                return f"{_text('FROM ' + name)} joined-{self.label(event.scope)}"
         return f"{_text('FROM ' + name)} beside"
 
     def _joined(self, scope: Scope, state: State) -> str:
         """What may follow the sources of ``scope``: another source, or SELECT once it is written."""
         selected = any(event.kind == "selected" and event.scope == scope for event in state)
-        options = [f"then-{self.label(scope)}" if selected else "later"]
+        label = self.label(scope)
+        options = [f"then-{label}" if selected else "later"]
         if len(scope.sources) < MOST_SOURCES:
-            placed = self._sources(scope, state, "placed", '{source} (" ON " condition-plain-{label}{using}) {joined}')
-            crossed = self._sources(scope, state, "beside", "{source} {joined}")
-            options += [f"join-kind ({' | '.join(placed)})", f"cross-kind ({' | '.join(crossed)})"]
+            placed = self._known(scope, state, '{source} (" ON " on-{label}{using}) {joined}')
+            beside = self._known(scope, state, "{source} {joined}")
+            options.append(f"join-kind ({' | '.join([*placed, f'others-{label} placed'])})")
+            options.append(f"cross-kind ({' | '.join([*beside, f'others-{label} beside'])})")
         return " | ".join(options)
 
-    def _sources(self, scope: Scope, state: State, stub: str, shape: str) -> list[str]:
-        """Every source that may be added to ``scope``; ``shape`` says what follows one whose columns are in view."""
-        known = {event.scope: None for event in state if event.kind == "joined"}
-        options: list[str] = []
-        unknown: list[str] = []
-        for text, source in self._candidates(scope):
-            wider = scope.joined(source)
-            if wider in known:
-                options.append(self._known(scope, wider, text, shape))
-            else:
-                unknown.append(text)
+    def _known(self, scope: Scope, state: State, shape: str) -> list[str]:
+        """The sources that may be added to ``scope`` and have been; ``shape`` says how their rules go on."""
+        widened = {event.scope for event in state if event.kind == "joined"}
+        texts = {text: scope.joined(source) for text, source in self._candidates(scope)}
+        texts = {text: wider for text, wider in texts.items() if wider in widened}
         for event in state:
             if event.kind == "derived" and event.before == scope:
-                options.append(self._known(scope, event.scope, _verbatim(event.text), shape))
-        if unknown:
-            options.append(f"({' | '.join(unknown)}) {stub}")
-        inside = self.label(Scope(scope.named))
+                texts[_verbatim(event.text)] = event.scope
+        options = []
+        for text, wider in texts.items():
+            shared = self._shared(scope, wider.sources[-1])
+            using = f' | " USING (" ({_choice(shared)}) ")"' if shared else ""
+            label = self.label(wider)
+            options.append(shape.format(source=text, label=label, using=using, joined=f"joined-{label}"))
+        return options
+
+    def _others(self, scope: Scope, state: State) -> str:
+        """The sources that may be added to ``scope`` and have not been yet."""
+        widened = {event.scope for event in state if event.kind == "joined"}
+        texts = [text for text, source in self._candidates(scope) if scope.joined(source) not in widened]
         closed = sum(event.kind == "derived" for event in state)
         alias = self._free("d{}", closed + 1, {source.name for source in scope.visible()})
-        return [*options, f'"(" query-{inside} ")" " AS " {_text(alias)} {stub}']
-
-    def _known(self, scope: Scope, wider: Scope, text: str, shape: str) -> str:
-        shared = self._shared(scope, wider.sources[-1])
-        using = f' | " USING (" ({_choice(shared)}) ")"' if shared else ""
-        label = self.label(wider)
-        return shape.format(source=text, label=label, using=using, joined=f"joined-{label}")
+        texts.append(f'"(" query-{self.label(Scope(scope.named))} ")" " AS " {_text(alias)}')
+        return " | ".join(texts)
 
     def _candidates(self, scope: Scope) -> Iterable[tuple[str, Source]]:
         """Tables and named queries as they may be written after the sources of ``scope``, with an alias or without."""
