@@ -46,6 +46,22 @@ def test_the_entry_point() -> None:
         tasks.load("nope")
 
 
+@pytest.mark.parametrize(("interface", "fault"), [(tasks.INTERFACE, ""), (tasks.INTERFACE + 1, "speaks interface 2")])
+def test_plugins_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interface: int, fault: str) -> None:
+    """A distribution on the path that registers a task, of this interface or of another."""
+    (tmp_path / f"haiku{interface}.py").write_text(f"class task:\n    name = 'haiku'\n    interface = {interface}\n")
+    info = tmp_path / "haiku-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: haiku\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(f"[expert_cli.tasks]\nhaiku = haiku{interface}:task\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    if fault:
+        with pytest.raises(UsageError, match=fault):
+            tasks.load("haiku")
+    else:
+        assert tasks.load("haiku").name == "haiku"
+
+
 @pytest.mark.parametrize("surface", ["pointers", "names"])
 def test_golds_are_bound_checked_and_run(shop: SqlContext, surface: str) -> None:
     """Each gold of the sample that pointers can say is in the bound grammar, passes every check and gives gold's rows."""
@@ -92,6 +108,9 @@ HOSTILE = [
     "FROM<t0> SELECT orders.nope",
     'FROM<t0> SELECT "nope"',
     'FROM orders SELECT orders."nope"',
+    'FROM orders SELECT "no such"',
+    'FROM orders SELECT orders.id WHERE "no such" = 1 ORDER BY "id"',
+    'FROM orders SELECT "stock"',
     "FROM nope SELECT *",
     "FROM main.sqlite_master SELECT *",
     "FROM temp.orders SELECT *",

@@ -58,21 +58,10 @@ class SqlQuestion:
 
         named = pointers.realise(text, self.linked) if self.surface == "pointers" else text
         statement = guard.check(fromfirst.read(named), "sqlite", self.context.schema.by_name)
-        self._refuse_strings(statement)
-        self.context.explain(statement.sql("sqlite", comments=False))
+        self.context.explain(_strict(statement))
         query = tidy(_bare(statement))
         self.context.explain(query)
         return CheckedSql(text, transpile(query, self.context.dialect), query)
-
-    def _refuse_strings(self, statement: exp.Expr) -> None:
-        """Names in double quotes that name nothing: SQLite would take them for text."""
-        from sqlglot import exp
-
-        known = {column for _, column in self.context.schema.columns}
-        known |= {alias.alias.lower() for alias in statement.find_all(exp.Alias)}
-        for column in statement.find_all(exp.Column):
-            if column.this.args.get("quoted") and not column.table and column.name.lower() not in known:
-                raise ContextError(f"there is no column {column.name!r}; rephrase the question")
 
 
 class SqlContext:
@@ -184,6 +173,17 @@ def _plain(text: str) -> str:
             "the question is not valid text; check the terminal's encoding, UTF-8 is expected"
         ) from problem
     return " ".join(re.sub(r"[\x00-\x1f\x7f]", " ", text).split())
+
+
+def _strict(statement: exp.Expr) -> str:
+    """``statement`` with names in backticks: one in double quotes that names nothing would be text to SQLite."""
+    from sqlglot import exp
+
+    strict = statement.copy()
+    for name in strict.find_all(exp.Identifier):
+        if name.quoted:
+            name.replace(exp.Var(this="`" + name.name.replace("`", "``") + "`"))
+    return strict.sql("sqlite", comments=False)
 
 
 def _bare(statement: exp.Expr) -> exp.Expr:
