@@ -6,7 +6,6 @@ size and sha256. A part is continued only where that proves it to be of the same
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -19,6 +18,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from expert_cli import archive
 from expert_cli.errors import ExpertError, VerificationError
 from expert_cli.sources import http
 from expert_cli.sources.http import Access, CutError, Response
@@ -108,15 +108,9 @@ def fetch(wanted: Wanted, target: Path, progress: Progress | None = None, *, sta
     with _disk(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.with_name(f"{target.name}.lock")):
-            if not (wanted.sha256 and target.is_file() and digest(target) == wanted.sha256):
+            if not (wanted.sha256 and target.is_file() and archive.digest(target) == wanted.sha256):
                 _download(wanted, target, progress, stall)
     return target
-
-
-def digest(path: Path) -> str:
-    """The sha256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _download(wanted: Wanted, target: Path, progress: Progress | None, stall: float) -> None:
@@ -135,7 +129,7 @@ def _download(wanted: Wanted, target: Path, progress: Progress | None, stall: fl
                 ) from cut
             if part.here < before + ENOUGH:
                 time.sleep(http.PAUSE_SECONDS * 2**failures)
-    if wanted.sha256 and (found := digest(part.path)) != wanted.sha256:
+    if wanted.sha256 and (found := archive.digest(part.path)) != wanted.sha256:
         part.forget()
         raise VerificationError(
             f"{wanted.url}: its sha256 is not {wanted.sha256} but {found}; nothing was kept: tell its publisher"

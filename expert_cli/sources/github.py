@@ -59,6 +59,7 @@ class Asset:
     name: str
     size: int
     sha256: str = ""
+    complete: bool = True
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,10 @@ class Release:
         """
         try:
             assets = tuple(
-                Asset(int(one["id"]), str(one["name"]), int(one["size"]), _sha256(one.get("digest")))
+                Asset(int(one["id"]), str(one["name"]), int(one["size"]), _sha256(one.get("digest")),
+                      one.get("state", "uploaded") == "uploaded")
                 for one in data["assets"]
-                if one.get("state", "uploaded") == "uploaded"
-            )
+            )  # fmt: skip
             return cls(
                 int(data["id"]), str(data["tag_name"]), bool(data["draft"]), assets, str(data.get("upload_url", ""))
             )
@@ -129,6 +130,15 @@ class Api:
         answer = self.call(path, allow=(404,))
         return None if answer.status == 404 else Release.parse(answer.json(), answer.url)
 
+    def draft(self, tag: str) -> Release | None:
+        """The draft for a tag, among the latest ten releases; drafts are shown to those alone who may write."""
+        answer = self.call("/releases?per_page=10")
+        releases = answer.json()
+        for one in releases if isinstance(releases, list) else ():
+            if isinstance(one, dict) and one.get("tag_name") == tag and one.get("draft"):
+                return Release.parse(one, answer.url)
+        return None
+
     def asset(self, asset: Asset) -> str:
         """The address of an asset; the answer of the API names none that has to be believed."""
         return f"{self.url}/releases/assets/{asset.id}"
@@ -171,8 +181,8 @@ def choose(release: Release, location: Location, bases: Sequence[str]) -> Asset:
     Raises:
         UsageError: none or several.
     """
-    known = (one for one in release.assets if one.name.endswith(SUFFIX) and web.is_name(one.name))
-    archives = {one.name: one for one in known}
+    known = (one for one in release.assets if one.complete and one.name.endswith(SUFFIX))
+    archives = {one.name: one for one in known if web.is_name(one.name)}
     fitting = [location.file] if location.file else web.variants(list(archives), bases)
     names = ", ".join(fitting if len(fitting) > 1 else archives) or "none at all"
     if location.file and location.file not in archives:

@@ -29,6 +29,7 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 ARTIFACT = "application/vnd.expert.archive.v1"
 LAYER = "application/vnd.expert.archive.v1+zstd"
 EMPTY = "application/vnd.oci.empty.v1+json"
+LATEST = "latest"
 TITLE = "org.opencontainers.image.title"
 
 _HOST = r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::\d{1,5})?|\[::1\](?::\d{1,5})?"
@@ -57,7 +58,7 @@ class Location:
         found = re.fullmatch(_FORM, text, re.ASCII)
         if not found or len(found[2]) > 255:
             raise UsageError(f"{text!a} is no artifact; write oci://HOST/REPOSITORY:TAG, in small letters")
-        tag = found[3] or ("" if found[4] else "latest")
+        tag = found[3] or ("" if found[4] else LATEST)
         return cls(found[1], found[2], tag, found[4] or "")
 
     def __str__(self) -> str:

@@ -1,0 +1,47 @@
+"""Publishing into a folder, from which any web server can give it out, and ``install --from`` takes it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from functools import partial
+from pathlib import Path
+
+from expert_cli import archive
+from expert_cli.errors import UsageError
+from expert_cli.publishing.package import Package, Plan, Step
+
+
+def plan(package: Package, target: str) -> Plan:
+    """Copy the archive and its ``.sha256`` into the folder ``target``.
+
+    Raises:
+        UsageError: it is no folder, or has another archive of this name.
+    """
+    folder = Path(target)
+    if not folder.is_dir():
+        raise UsageError(f"{target} is no folder; make it, or name github:OWNER/REPOSITORY or oci://HOST/REPOSITORY")
+    path, sums = folder / package.name, folder / f"{package.name}.sha256"
+    steps = []
+    if not path.is_file():
+        steps.append(Step(f"copy {package.name} to {folder}", partial(_copy, package.path, path)))
+    elif archive.digest(path) != package.sha256:
+        raise UsageError(f"{path} has another content, and what was published stays; publish a new version")
+    if not sums.is_file() or sums.read_bytes() != package.sums:
+        steps.append(Step(f"write {sums.name}", partial(_write, package.sums, sums)))
+    return Plan(str(path), tuple(steps))
+
+
+def _copy(source: Path, target: Path) -> None:
+    part = target.with_name(f".{target.name}.part")
+    with source.open("rb") as content, part.open("wb") as file:
+        shutil.copyfileobj(content, file, 1 << 20)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(target)
+
+
+def _write(content: bytes, target: Path) -> None:
+    part = target.with_name(f".{target.name}.part")
+    part.write_bytes(content)
+    part.replace(target)
