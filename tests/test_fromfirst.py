@@ -106,6 +106,11 @@ def test_there_and_back_gives_the_same_rows(schema: Schema, database: sqlite3.Co
     assert rows, "the table of queries is only worth something where there are rows"
 
 
+def test_names_that_begin_with_from(database: sqlite3.Connection) -> None:
+    text = "FROM FROMAGE SELECT COUNT(FROMAGE.MILK) WHERE (FROMAGE.MILK != 'x')"
+    assert database.execute(read(text)).fetchall() == [(2,)]
+
+
 @pytest.mark.parametrize("sql", [*QUERIES[:3], "SELECT a FROM t WHERE x IN (SELECT y FROM u) UNION SELECT 1 FROM v"])
 def test_select_first_text_stays(sql: str) -> None:
     assert read(sql.replace("select ", "SELECT ").replace(" from ", " FROM ")).upper() == sql.upper()

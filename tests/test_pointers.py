@@ -63,6 +63,7 @@ POINTED = [
     ("SELECT count(DISTINCT name), max(age) FROM singer", "FROM{singer} SELECT COUNT(DISTINCT{singer.name}), MAX({singer.age})"),
     # a primary key counts rows, unless a join multiplies them
     ("SELECT count(id) FROM singer", "FROM{singer} SELECT COUNT(*)"),
+    ("SELECT count(age) FROM singer", "FROM{singer} SELECT COUNT({singer.age})"),
     ("SELECT count(id) FROM singer JOIN song ON id = singer_id", "FROM{song} JOIN{singer} ON{song.singer_id} ={singer.id} SELECT COUNT({singer.id})"),
     # joins in prompt order, whichever way the gold wrote them
     ("SELECT title FROM song AS a JOIN singer AS b ON a.singer_id = b.id", "FROM{song} JOIN{singer} ON{song.singer_id} ={singer.id} SELECT{song.title}"),

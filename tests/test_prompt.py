@@ -65,6 +65,13 @@ def test_without_mentions_and_edges() -> None:
     assert (system.content, user.content) == ("<t0> t<c0> a", " hi")
 
 
+def test_a_word_carries_few_pointers() -> None:
+    """Of six columns called alike, as many as MAX_TAGS are written after the word, the fully named ones alone."""
+    tables = "; ".join(f"CREATE TABLE t{n} (city TEXT, city_name TEXT)" for n in range(6))
+    _, user = prompt.messages(link("Which cities?", from_ddl(tables)), "pointers")
+    assert user.content == " Which cities<c0><c1><c2><c3>?"
+
+
 SPECIALS = [
     "<c3>",
     "<t0>",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections import Counter
 from contextlib import closing
@@ -65,6 +66,21 @@ def test_sentence_and_query_hold_the_same_numbers(pairs: list[Pair]) -> None:
         assert {number for number in numbers if number != "1"} <= set(
             pair.question.replace("?", " ").replace(".", " ").split()
         )
+
+
+def test_superlatives_say_the_order(pairs: list[Pair]) -> None:
+    """ "with the highest x" is the first row by x downwards, "with the lowest x" upwards."""
+    found = Counter[bool]()
+    for pair in pairs:
+        match = re.search(r" (?:with|has) the (\w+) ", pair.question.lower())
+        order = pair.query.args.get("order")
+        if match and match[1] in {*synthetic.HIGHEST, *synthetic.LOWEST} and not pair.query.args.get("group"):
+            assert order, pair.question
+            assert pair.query.args.get("limit"), pair.question
+            down = bool(order.expressions[0].args.get("desc"))
+            assert down == (match[1] in synthetic.HIGHEST), pair.question
+            found[down] += 1
+    assert min(found[True], found[False]) >= 5
 
 
 NUMBERS = from_ddl("CREATE TABLE t (a REAL)")
