@@ -18,7 +18,7 @@ from expert_cli.task import Binding
 from experts.sql import fromfirst, pointers
 from experts.sql.binding import Column, SqlBinding, Table, Value
 from experts.sql.linking import Linked
-from experts.sql.plugin import bound, task
+from experts.sql.plugin import SqlQuestion, bound, task
 from experts.sql.schema import Schema
 
 SPIDER = paths_of("..").resolve() / "shared" / "data"
@@ -30,12 +30,15 @@ class Case:
 
     prompt: str
     gold: str
-    linked: Linked
-    surface: str
+    question: SqlQuestion
 
     def binding(self) -> Binding:
-        """The grammar's names, made anew."""
-        return bound(self.linked, self.surface)
+        """The grammar's names as chat has them, made anew."""
+        return self.question.binding()
+
+    def scoped(self) -> Binding:
+        """The same as one closed grammar for each scope, which others can read."""
+        return bound(self.question.linked, self.question.surface)
 
 
 @cache
@@ -82,7 +85,7 @@ def _case(subject: Subject, database: Path, question: str, sql: str) -> Case | N
     try:
         linked = context.question(question, surface=subject.surface)
         gold = _inner(sql, linked.linked, context.schema, subject.surface)
-        return Case(render(linked.messages(), subject.template), gold, linked.linked, subject.surface)
+        return Case(render(linked.messages(), subject.template), gold, linked)
     except ContextError:
         return None
     finally:
@@ -99,7 +102,7 @@ def _accepted(subject: Subject, case: Case) -> bool:
 
     ids = Tokenizer.from_str(subject.vocabulary.text).encode(case.gold, add_special_tokens=False).ids
     try:
-        matcher = Matcher(subject.vocabulary, grammar(case.surface), case.binding())
+        matcher = Matcher(subject.vocabulary, grammar(subject.surface), case.binding())
         for token in ids:
             matcher.consume(token)
     except GrammarError:

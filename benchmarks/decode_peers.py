@@ -163,8 +163,8 @@ def closed(case: Case, *, named_tokens: bool) -> str:
     These peers cannot follow scope events: they are told the tables beforehand. ``named_tokens`` False writes a token
     such as ``<c7>`` as text, for engines that know no tokens.
     """
-    binding = case.binding()
-    bound = bind(grammar(case.surface), binding, binding.state(case.gold))
+    binding = case.scoped()
+    bound = bind(grammar(case.question.surface), binding, binding.state(case.gold))
     return emit.gbnf(bound) if named_tokens else str(Grammar(_spelled(bound.grammar().rules), {}))
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from expert_cli.errors import ContextError
 from expert_cli.task import INTERFACE, Binding, Case, Checked, Example, Limits, Message, Result, Score
-from experts.sql import binding, prompt
+from experts.sql import binding, pointing, prompt
+from experts.sql.binding import PointerBinding
 from experts.sql.execute import Worker, open_database
 from experts.sql.guard import DIALECTS
 from experts.sql.identifiers import quoted
@@ -45,7 +46,8 @@ class SqlQuestion:
 
     def binding(self) -> Binding:
         """The names that the grammar may write."""
-        return bound(self.linked, self.surface)
+        found = bound(self.linked, self.surface)
+        return pointing.StandingBinding(found.surface) if isinstance(found.surface, PointerBinding) else found
 
     def check(self, text: str) -> CheckedSql:
         """Turn what the model wrote into SQL that parses, only reads, and passes EXPLAIN.

@@ -1,0 +1,136 @@
+"""The pointer surface bound without compiling: the grammar names one token of a kind, and what is in view decides.
+
+A pointer is one token, so that the grammar may write ``<c0>`` for any column of the scope. Which columns those are,
+which tables may be joined and along which columns is read from the text. A :class:`experts.sql.binding.PointerBinding`
+says the same as one closed grammar for each scope.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from expert_cli.grammar.bind import NEVER
+from experts.sql.binding import NAMED, SMALL, PointerBinding
+
+JOINABLE, LAST = "<t0>", "<t1>"  # tables after which joins may follow, and those after which none can
+COLUMN, LEFT, RIGHT = "<c0>", "<c1>", "<c2>"  # of the scope; the two sides of a join
+TEXT, COUNT, NUMBER = "<v0>", "<v1>", "<v2>"  # strings, whole numbers above 0, other numbers
+
+_WORD = re.compile(r"<[a-z]+[0-9]+>|[A-Z]+|[()=]")
+_DIGITS = [f'" {number}"' for number in SMALL]
+_ON = f'" ON" {LEFT} " =" {RIGHT}'
+
+RULES = {
+    "pointed": f'"FROM" ({JOINABLE} joined-s0 | {LAST} then-s0)',
+    "joined-s0": f'then-s0 | " LEFT"? " JOIN" ({JOINABLE} {_ON} joined-s0 | {LAST} {_ON} then-s0)',
+    "pointer-s0": COLUMN,
+    "p-literal": " | ".join([TEXT, COUNT, NUMBER, *_DIGITS]),
+    "p-bare-literal": " | ".join([TEXT, COUNT, NUMBER, *(f'"{number}"' for number in SMALL)]),
+    "p-number": " | ".join([COUNT, NUMBER, *_DIGITS]),
+    "p-count": " | ".join([COUNT, *_DIGITS[1:]]),
+    "p-pattern": f"(<any> | <pre> | <suf>) ({TEXT} | {COUNT} | {NUMBER})",
+    **dict.fromkeys(NAMED, NEVER),
+}
+
+Names = frozenset[str]
+
+
+class _Place(NamedTuple):
+    """Where a text leads: tables of every open scope, the table joined last, its join's left column, the last word."""
+
+    masks: tuple[int, ...] = (0,)
+    joined: int = -1
+    left: str = ""
+    word: str = ""
+
+
+START = _Place()
+
+
+class StandingBinding:
+    """The hooks of the pointer surface for one question, the same for every schema.
+
+    ``scoped`` says what may be joined with what.
+    """
+
+    def __init__(self, scoped: PointerBinding) -> None:
+        self.scoped = scoped
+        self._rules = RULES if scoped.values else {**RULES, "p-pattern": NEVER}
+        self._tables = {f"<{table.pointer}>": place for place, table in enumerate(scoped.tables)}
+        self._literals = self._kinds()
+        self._known: dict[tuple[int, int, str], dict[str, Names]] = {}
+        self._read: dict[str, _Place] = {}
+
+    def state(self, written: str) -> bool:
+        """Nothing that is written changes the grammar."""
+        return bool(self.scoped.values)
+
+    def rules(self, state: bool) -> Mapping[str, str]:
+        """The same hook bodies for every schema."""
+        return self._rules
+
+    def stands(self, written: str) -> Mapping[str, Names]:
+        """What the tokens that the rules name stand for after ``written``."""
+        place = self._place(written)
+        key = (place.masks[-1], place.joined, place.left)
+        if key not in self._known:
+            self._known[key] = self._literals | self._menus(*key)
+        return self._known[key]
+
+    def _kinds(self) -> dict[str, Names]:
+        """The literals by the token that stands for them."""
+        kinds: dict[str, set[str]] = {TEXT: set(), COUNT: set(), NUMBER: set()}
+        for one in self.scoped.values:
+            counts = isinstance(one.value, int) and one.value > 0
+            kind = TEXT if isinstance(one.value, str) else COUNT if counts else NUMBER
+            kinds[kind].add(f"<{one.pointer}>")
+        return {kind: frozenset(names) for kind, names in kinds.items()}
+
+    def _place(self, written: str) -> _Place:
+        """Where ``written`` leads; what was read before is not read again."""
+        known = self._read.get(written)
+        if known is None:
+            at = max(written.rfind("<"), 0)
+            known = self._place(written[:at]) if at else START
+            for word in _WORD.findall(written, at):
+                known = self._after(known, word)
+            self._read[written] = known
+        return known
+
+    def _after(self, place: _Place, word: str) -> _Place:
+        masks, joined = place.masks, place.joined
+        if word == "FROM":
+            masks = (*masks[:-1], 0)
+        elif word == "(":
+            masks = (*masks, masks[-1])
+        elif word == ")":
+            masks = masks[:-1]
+        elif word[0] == "<" and place.word in ("FROM", "JOIN"):
+            joined = self._tables[word]
+            masks = (*masks[:-1], masks[-1] | 1 << joined)
+        left = word if place.word == "ON" else place.left if word == "=" else ""
+        return _Place(masks, joined, left, word)
+
+    def _menus(self, mask: int, joined: int, left: str) -> dict[str, Names]:
+        tables = self.scoped.tables
+        columns = [f"<{column.pointer}>" for place in self._within(mask) for column in tables[place].columns]
+        following = self.scoped._partners(mask) if mask else range(len(tables))
+        last = {place for place in following if not self.scoped._partners(mask | 1 << place)}
+        pairs = {
+            (f"<{one.pointer}>", f"<{other.pointer}>")
+            for place in self._within(mask)
+            for pair in self.scoped.edges.get((place, joined), ())
+            for one, other in (pair, pair[::-1])
+        }
+        return {
+            JOINABLE: frozenset(f"<{tables[place].pointer}>" for place in following if place not in last),
+            LAST: frozenset(f"<{tables[place].pointer}>" for place in last),
+            COLUMN: frozenset(columns),
+            LEFT: frozenset(one for one, _ in pairs),
+            RIGHT: frozenset(other for one, other in pairs if one == left),
+        }
+
+    def _within(self, mask: int) -> list[int]:
+        return [place for place in range(len(self.scoped.tables)) if mask >> place & 1]
