@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from expert_cli.cli.archives import (
     verify,
 )
 from expert_cli.cli.keys import aligned, keygen, trust
+from expert_cli.cli.transfer import fetched
 from expert_cli.errors import BaseModelError, UsageError, VerificationError
 from expert_cli.store import Installed
 
@@ -75,25 +76,36 @@ def install(wanted: tuple[str, ...], folders: tuple[Path, ...], allow_unsigned: 
             as_json: bool) -> None:  # fmt: skip
     """Verify and install an archive.
 
-    WANTED is an .expert file, or a name with versions among the archives that ship with the tool and those --from
-    folders. An archive by a key that you have not pinned is refused.
+    WANTED is an .expert file, a name with versions among the archives that ship with the tool and those --from
+    folders, or where an archive lies: https://HOST/FILE, github:OWNER/REPOSITORY[@TAG], oci://HOST/REPOSITORY:TAG,
+    git+https://HOST/REPOSITORY[@REF]. An archive by a key that you have not pinned is refused.
 
     \b
     Examples:
       expert-cli install sql
       expert-cli install "sql>=0.2,<1" --from downloads
       expert-cli install expert-sql-nano.v0.1.0.expert
+      expert-cli install github:acme/experts
     """
     if bool(wanted) == bool(locked):
         raise UsageError("name what to install, or a lock file with --locked")
-    from expert_cli.sources import local
+    from expert_cli.sources import local, remote
 
-    if locked:
-        pins = store.locked(locked)
-        requests = [store.Request(local.again(one, folders), one.source, one.digest) for one in pins]
-    else:
-        requests = requested(local.plan(wanted, folders, store.installed(), known_bases()))
-    report(installed(requests, allow_unsigned), as_json)
+    pins = store.locked(locked) if locked else ()
+    far = [*wanted, *(one.source for one in pins if not folders)]
+    came = {text: fetched(text) for text in far if remote.is_remote(text)}
+    try:
+        if locked:
+            files = [came[one.source].path if one.source in came else local.again(one, folders) for one in pins]
+            requests = [store.Request(file, one.source, one.digest) for file, one in zip(files, pins, strict=True)]
+        else:
+            texts = [str(came[text].path) if text in came else text for text in wanted]
+            found = local.plan(texts, folders, store.installed(), known_bases())
+            requests = requested(found, {one.path: one.source for one in came.values()})
+        report(installed(requests, allow_unsigned), as_json)
+    finally:
+        for one in came.values():  # the store has it now, or nobody should
+            one.path.unlink(missing_ok=True)
 
 
 @click.command()
@@ -271,9 +283,10 @@ def fits(found: archive.Archive) -> None:
         weights.check_fit(found.tensors, json.loads(base.file("config").read_bytes()), archive.WEIGHTS)
 
 
-def requested(found: Sequence[Candidate]) -> list[store.Request]:
-    """What to install, where it is not installed already."""
-    return [store.Request(one.path, str(one.path.resolve())) for one in found if one.path]
+def requested(found: Sequence[Candidate], sources: Mapping[Path, str] | None = None) -> list[store.Request]:
+    """What to install, where it is not installed already; ``sources`` says where downloaded files came from."""
+    known = sources or {}
+    return [store.Request(one.path, known.get(one.path, str(one.path.resolve()))) for one in found if one.path]
 
 
 def installed(requests: Sequence[store.Request], allow_unsigned: bool = False) -> tuple[Installed, ...]:

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from expert_cli import show
+from expert_cli import paths, show
 from expert_cli.cli.archives import TOLD_FROM
+from expert_cli.sources import remote
 
 
 @contextmanager
@@ -28,3 +29,16 @@ def travelling(label: str) -> Iterator[Callable[[int, int], None]]:
             bars[size](here >> 20, f"MiB, {rate / (1 << 20):.1f} MiB/s")
 
         yield tell
+
+
+def fetched(text: str) -> remote.Fetched:
+    """Download what ``text`` names, the variant for a base that is here where there are several.
+
+    Raises:
+        ExpertError: as ``remote.fetch`` does.
+    """
+    from expert_cli.runtime import bases
+
+    known = sorted(bases.available(), key=lambda base: not base.here("gguf"))
+    with travelling(text) as tell:
+        return remote.fetch(text, paths.cache() / "downloads", tell, bases=[base.manifest.id for base in known])

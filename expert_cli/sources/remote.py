@@ -10,54 +10,30 @@ What is fetched is as its source published it, and no more: ``store.install`` de
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from expert_cli.errors import UsageError
-from expert_cli.sources import git, github, oci, web
-from expert_cli.sources.download import Progress
+
+if TYPE_CHECKING:
+    from expert_cli.sources.download import Progress
+
+PREFIXES = ("https://", "http://", "github:", "oci://", "git+")
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """A file, and what names the very same again: a digest or commit where ``wanted`` was a tag."""
+    """A file, and what names the very same again: a digest or commit where a tag was asked for."""
 
     path: Path
     source: str
 
 
-def _web(text: str, into: Path, bases: Sequence[str], progress: Progress | None) -> Fetched:
-    return Fetched(web.fetch(text, into, progress), text)
-
-
-def _github(text: str, into: Path, bases: Sequence[str], progress: Progress | None) -> Fetched:
-    path, location = github.fetch(github.Location.parse(text), into, bases, progress)
-    return Fetched(path, str(location))
-
-
-def _oci(text: str, into: Path, bases: Sequence[str], progress: Progress | None) -> Fetched:
-    path, location = oci.fetch(oci.Location.parse(text), into, progress)
-    return Fetched(path, str(location))
-
-
-def _git(text: str, into: Path, bases: Sequence[str], progress: Progress | None) -> Fetched:
-    path, location = git.fetch(git.Location.parse(text), into, bases, progress)
-    return Fetched(path, str(location))
-
-
-_SOURCES: dict[str, Callable[[str, Path, Sequence[str], Progress | None], Fetched]] = {
-    "https://": _web,
-    "http://": _web,
-    github.PREFIX: _github,
-    oci.PREFIX: _oci,
-    git.PREFIX: _git,
-}
-
-
 def is_remote(text: str) -> bool:
     """Whether ``text`` names something that lies elsewhere."""
-    return text.startswith(tuple(_SOURCES))
+    return text.startswith(PREFIXES)
 
 
 def fetch(text: str, into: Path, progress: Progress | None = None, *, bases: Sequence[str] = ()) -> Fetched:
@@ -70,7 +46,18 @@ def fetch(text: str, into: Path, progress: Progress | None = None, *, bases: Seq
         ExpertError: it cannot be had.
         VerificationError: it is not what its source says it is.
     """
-    for prefix, source in _SOURCES.items():
-        if text.startswith(prefix):
-            return source(text, into, bases, progress)
-    raise UsageError(f"{text!r} is none of {', '.join(_SOURCES)}; name one of these, or a file")
+    if not is_remote(text):
+        raise UsageError(f"{text!r} is none of {', '.join(PREFIXES)}; name one of these, or a file")
+    from expert_cli.sources import git, github, oci, web  # HTTP takes 50 ms to import and a file needs none
+
+    path: Path
+    location: github.Location | oci.Location | git.Location
+    if text.startswith(github.PREFIX):
+        path, location = github.fetch(github.Location.parse(text), into, bases, progress)
+    elif text.startswith(oci.PREFIX):
+        path, location = oci.fetch(oci.Location.parse(text), into, progress)
+    elif text.startswith(git.PREFIX):
+        path, location = git.fetch(git.Location.parse(text), into, bases, progress)
+    else:
+        return Fetched(web.fetch(text, into, progress), text)
+    return Fetched(path, str(location))
