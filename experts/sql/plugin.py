@@ -124,6 +124,30 @@ class SqlContext:
             copy.execute(f"CREATE TABLE {quote(table.name)} ({columns})")
         return copy
 
+    def everything(self) -> Binding:
+        """The grammar's names for the whole database, written out."""
+        tables = [
+            binding.Table(table.name, tuple(binding.Column(column.name) for column in table.columns))
+            for table in self.schema.tables
+        ]
+        return binding.SqlBinding(tables, (), (), "names")
+
+    def inner(self, sql: str) -> str:
+        """``sql``, in either order of clauses, as the grammar writes it.
+
+        Raises:
+            ContextError: it is not one query over these tables.
+        """
+        from experts.sql import fromfirst
+
+        return sql if sql.lstrip().startswith("FROM ") else fromfirst.write(fromfirst.canonical(sql, self.schema))
+
+    def outer(self, text: str) -> str:
+        """SELECT-first SQL for what the grammar writes."""
+        from experts.sql.canonical import select_first
+
+        return select_first(text)
+
     def names(self) -> Sequence[str]:
         """Tables and columns, for completion."""
         tables = self.schema.tables

@@ -1,0 +1,40 @@
+"""Whether a bound grammar accepts a text, and where it stops if not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tokenizers import Tokenizer
+
+from expert_cli.errors import GrammarError
+from expert_cli.grammar.matcher import Matcher
+
+SHOWN = 12
+"""Continuations named where a text is refused."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``at`` is the number of characters that were accepted, ``expected`` what could have followed them."""
+
+    accepted: bool
+    at: int
+    expected: tuple[str, ...] = ()
+
+
+def judge(matcher: Matcher, text: str) -> Verdict:
+    """Follow ``text`` with ``matcher``, which is at its start, to the end of a sentence."""
+    tokenizer = Tokenizer.from_str(matcher.vocabulary.text)
+    for token in tokenizer.encode(text, add_special_tokens=False).ids:
+        try:
+            matcher.consume(token)
+        except GrammarError:
+            return Verdict(False, len(matcher.written), _expected(matcher))
+    if matcher.complete():
+        return Verdict(True, len(text))
+    return Verdict(False, len(text), _expected(matcher))
+
+
+def _expected(matcher: Matcher) -> tuple[str, ...]:
+    pieces = (matcher.vocabulary.pieces[token].decode("utf-8", "replace") for token in matcher.allowed())
+    return tuple(sorted(dict.fromkeys(pieces), key=len, reverse=True)[:SHOWN])
