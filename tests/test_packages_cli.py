@@ -27,8 +27,6 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
     monkeypatch.chdir(tmp_path)
     for name in ("SOURCE_DATE_EPOCH", "EXPERT_KEY_PASSPHRASE"):
         monkeypatch.delenv(name, raising=False)
-    for name in ("upgrade", "outdated", "rollback", "gc", "import"):
-        monkeypatch.setitem(cli.COMMANDS, name, ("expert_cli.cli.packages", name + "_" * (name == "import"), ""))
 
     def run(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["expert-cli", *map(str, words)])

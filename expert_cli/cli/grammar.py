@@ -15,7 +15,7 @@ from expert_cli import task as tasks
 from expert_cli.errors import ContextError, GrammarError, UsageError
 
 FILE = click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-DATABASE = click.option("--db", "target", required=True, help="The database whose names are bound: a file or sqlite:/// URL.")
+DATABASE = click.option("--db", "target", required=True, help="The database whose names are bound: a file or URL.")
 TASK = click.option("--task", default="sql", show_default=True, help="The task plugin that binds the names.")
 BASE = click.option("--base", default="nano", show_default=True, help="The base model whose tokens are used.")
 
