@@ -25,6 +25,6 @@ def packaged(name: str) -> Path:
 
 
 def inputs(name: str) -> Path:
-    """A folder of build inputs, ``grammars`` or ``manifests``: inside the package in a wheel, beside it in a checkout."""
+    """Build inputs, ``grammars`` or ``manifests``: inside the package in a wheel, beside it in a checkout."""
     inside = Path(__file__).resolve().parent / "data" / name
     return inside if inside.is_dir() else Path(__file__).resolve().parents[1] / name
