@@ -10,6 +10,6 @@ while read -r question; do
 done <<QUESTIONS
 How many customers are there?
 What are the names of the products with a price above 100?
-How many orders did each customer place?
+How many customers are there in each city?
 QUESTIONS
 printf '\nAsk more:\n  expert-cli chat --experts sql --db %s\n' "$sample"
