@@ -15,6 +15,9 @@ from expert_cli.task import Limits
 DIALECTS = ("sqlite", "postgres", "mysql", "duckdb")
 STEPS = {Linked: "reading", Read: "writing", Tried: "trying the next candidate"}
 
+UNSURE = 0.5
+"""The confidence below which an answer says so."""
+
 
 def answer(session: Session, question: str, *, run: bool, limits: Limits) -> Answer:
     """Ask, saying on a terminal's stderr what is being done. Raises what :meth:`Session.ask` raises."""
@@ -41,6 +44,8 @@ def present(found: Answer, *, as_json: bool = False) -> None:
 
 def _story(found: Answer) -> str:
     parts = [f"confidence {found.confidence:.2f}", f"{found.timings.total:,.0f} ms"]
+    if found.confidence < UNSURE:
+        parts.append("unsure: read the query before you believe the rows")
     if found.chosen:
         first = found.candidates[0]
         reason = "gave no rows" if first.status == EMPTY else show.plain(first.error)[:120] or first.status
