@@ -102,7 +102,9 @@ def _llama(base: Base, adapter: Adapter | None, rows: int, threads: int | None) 
     small = base.manifest.parameters < SMALL
     quantisation = "f16" if small else "q8_0"
     path = woven(base, adapter.folder, adapter.base_sha256, quantisation) if adapter else base.file("gguf")
-    model = LlamaModel(path, threads=1 if small else threads, context=base.manifest.context, rows=rows)
+    model = LlamaModel(
+        path, threads=1 if small else threads, context=base.manifest.context, rows=rows, narrow=not small
+    )
     model.together = pace.threshold(path, model.threads, model.seconds)
     return model
 

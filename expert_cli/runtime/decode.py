@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,13 @@ class Model(Protocol):
     def extend(self, rows: Sequence[tuple[int, Sequence[int]]]) -> Floats: ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Narrow(Protocol):
+    """A model that can be asked for the logits of a few tokens; see :mod:`expert_cli.runtime.narrow`."""
+
+    def narrow(self, rows: Sequence[tuple[int, Sequence[int]]], options: Sequence[Indices]) -> list[Floats]: ...
 
 
 class Matcher(Protocol):
@@ -117,10 +124,9 @@ class _Path:
         return first[:1] if len(self.options) == 1 or self.end.issuperset(first) else []
 
     def scores(self, logits: Floats) -> tuple[Indices, Floats]:
-        """The options and their log-probabilities among each other."""
+        """The options and their log-probabilities among each other, given the options' logits."""
         options = np.arange(len(logits)) if self.options is None else self.options
-        chosen = logits if self.options is None else logits.take(options)
-        shifted = chosen - chosen.max()
+        shifted = logits - logits.max()
         return options, shifted - np.log(np.exp(shifted).sum())
 
     def _write(self, token: int) -> None:
@@ -225,7 +231,7 @@ def beam(
             return found
 
 
-def _best_children(live: Sequence[_Path], logits: Floats, width: int) -> list[_Path]:
+def _best_children(live: Sequence[_Path], logits: Sequence[Floats], width: int) -> list[_Path]:
     """The best continuations of all live paths: ``width`` of them that go on, and those that end on the way."""
     options: list[tuple[float, int, int, float]] = []
     for index, path in enumerate(live):
@@ -269,7 +275,7 @@ def sample(
     draw = np.random.default_rng(seed)
     first, logits = _start(model, prompt, matcher, end)
     paths = [first.fork() for _ in range(count)]
-    logits = np.repeat(logits, count, axis=0)
+    logits *= count
     while live := [path for path in paths if not path.finished and len(path.tokens) < limit]:
         if live[0].pending:
             logits = _extend(model, live)
@@ -285,17 +291,27 @@ def _limit(model: Model, prompt: Sequence[int], max_tokens: int) -> int:
     return min(max_tokens, model.context - len(prompt))
 
 
-def _start(model: Model, prompt: Sequence[int], matcher: Matcher | None, end: frozenset[int]) -> tuple[_Path, Floats]:
+def _start(
+    model: Model, prompt: Sequence[int], matcher: Matcher | None, end: frozenset[int]
+) -> tuple[_Path, list[Floats]]:
     path = _Path(matcher, end)
     path.settle()
-    logits = model.prefill(prompt)
-    if path.pending and not path.finished:
-        logits = _extend(model, [path])
-    return path, logits
+    prompted = model.prefill(prompt)
+    return path, _extend(model, [path]) if path.pending and not path.finished else [_of(path, prompted[0])]
 
 
-def _extend(model: Model, paths: Sequence[_Path]) -> Floats:
-    logits = model.extend([(path.row, path.pending) for path in paths])
+def _extend(model: Model, paths: Sequence[_Path]) -> list[Floats]:
+    """Have the model read what is pending; the logits of each path's options."""
+    rows = [(path.row, path.pending) for path in paths]
+    options = [path.options for path in paths if path.options is not None]
+    if len(options) == len(paths) and isinstance(model, Narrow):
+        logits = model.narrow(rows, options)
+    else:
+        logits = [_of(path, row) for path, row in zip(paths, model.extend(rows), strict=True)]
     for row, path in enumerate(paths):
         path.row, path.pending = row, []
     return logits
+
+
+def _of(path: _Path, logits: Floats) -> Floats:
+    return logits if path.options is None else logits.take(path.options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 import struct
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from expert_cli.errors import BaseModelError
@@ -30,6 +31,16 @@ SIZES = {
 }
 """Weights and bytes of a block of each tensor type by its number. The gguf package knows them too, but takes 60 ms to
 import, and every start reads a header."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where a tensor lies: ``kind`` is its type's number, ``start`` and ``size`` are bytes of the file."""
+
+    kind: int
+    shape: tuple[int, ...]
+    start: int
+    size: int
 
 
 class _FaultError(Exception):
@@ -102,8 +113,8 @@ def damaged(path: Path, fault: str) -> BaseModelError:
     return BaseModelError(f"{path}: not a usable GGUF file ({fault}); fetch or convert it again")
 
 
-def check(path: Path) -> None:
-    """Refuse a file on which llama.cpp would crash.
+def check(path: Path) -> dict[str, Stored]:
+    """Refuse a file on which llama.cpp would crash; gives its tensors, the length of a row first in their shapes.
 
     Checked: magic number and version, that every value and tensor lies within the file, that no token stands twice in
     the vocabulary, and that vectors are f32.
@@ -117,12 +128,12 @@ def check(path: Path) -> None:
         raise damaged(path, "shorter than a header")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
-            _walk(_Head(data))
+            return _walk(_Head(data))
         except _FaultError as found:
             raise damaged(path, str(found)) from found
 
 
-def _walk(head: _Head) -> None:
+def _walk(head: _Head) -> dict[str, Stored]:
     if head.data[:4] != b"GGUF":
         raise _FaultError("wrong magic number")
     head.skip(4)
@@ -143,16 +154,18 @@ def _walk(head: _Head) -> None:
                 raise _FaultError("its vocabulary has a token twice, or one that holds a zero byte")
         else:
             head.skip_value(kind)
-    ends = [_tensor(head) for _ in range(tensors)]
+    found = dict(_tensor(head) for _ in range(tensors))
     if not 8 <= alignment <= 1 << 16 or alignment & (alignment - 1):
         raise _FaultError(f"alignment {alignment}")
     body = -(-head.at // alignment) * alignment
-    if body + max(ends) > len(head.data):
-        raise _FaultError(f"cut: its tensors end at byte {body + max(ends)} of {len(head.data)}")
+    end = body + max(tensor.start + tensor.size for tensor in found.values())
+    if end > len(head.data):
+        raise _FaultError(f"cut: its tensors end at byte {end} of {len(head.data)}")
+    return {name: replace(tensor, start=body + tensor.start) for name, tensor in found.items()}
 
 
-def _tensor(head: _Head) -> int:
-    """Where a tensor ends, counted from the first one's beginning."""
+def _tensor(head: _Head) -> tuple[str, Stored]:
+    """A tensor's name and place, counted from the first one's beginning."""
     name, dimensions = head.name(), head.number("I")
     if not 0 < dimensions <= DIMENSIONS:
         raise _FaultError(f"tensor {name} has {dimensions} dimensions")
@@ -166,4 +179,4 @@ def _tensor(head: _Head) -> int:
     block, width = SIZES[kind]
     if shape[0] % block:
         raise _FaultError(f"tensor {name} has rows of {shape[0]}, not a multiple of {block}")
-    return offset + math.prod(shape) // block * width
+    return name, Stored(kind, tuple(shape), offset, math.prod(shape) // block * width)

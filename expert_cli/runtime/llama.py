@@ -6,15 +6,18 @@ import ctypes
 import os
 import time
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import llama_cpp
 import numpy as np
+from llama_cpp import _ggml
 
 from expert_cli.errors import BaseModelError, UsageError
 from expert_cli.runtime import header
+from expert_cli.runtime import narrow as narrowing
+from expert_cli.runtime.decode import Indices
 from expert_cli.runtime.weights import Floats
 
 PROMPT = 0
@@ -25,6 +28,12 @@ ROW_CELLS = 256
 
 BATCH = 512
 """Tokens decoded in one call."""
+
+Part = tuple[int, int, Sequence[int]]
+"""A sequence, the position of its next token, and the tokens that it goes on with."""
+
+Take = Callable[[dict[int, int]], None]
+"""Takes the outputs of a batch: the part by its place."""
 
 _complaints: list[str] = []
 
@@ -42,16 +51,24 @@ class LlamaModel:
     ``prefill`` reads a prompt and leaves one row; ``extend`` replaces the rows by continuations of them, all decoded
     in one call. A prompt's keys and values are computed once and shared by every row and by the next prompt as far as
     both agree. ``context`` bounds one row's tokens (0: as trained); ``exact`` keeps keys and values in f32, as the
-    transformers backend does, where f16 and flash attention read a prompt half as fast again.
+    transformers backend does, where f16 and flash attention read a prompt half as fast again; ``narrow`` prepares for
+    :meth:`narrow`, which pays where the vocabulary is a large part of the model.
 
     Raises:
         BaseModelError: the file is missing, damaged or unknown to llama.cpp.
     """
 
     def __init__(
-        self, path: Path, *, threads: int | None = None, context: int = 0, rows: int = 8, exact: bool = False
+        self,
+        path: Path,
+        *,
+        threads: int | None = None,
+        context: int = 0,
+        rows: int = 8,
+        exact: bool = False,
+        narrow: bool = False,
     ) -> None:
-        header.check(path)
+        tensors = header.check(path)
         llama_cpp.llama_log_set(_log, ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
         _complaints.clear()
@@ -67,6 +84,12 @@ class LlamaModel:
         self.vocabulary: int = llama_cpp.llama_vocab_n_tokens(self._vocabulary)
         self.context: int = context or llama_cpp.llama_model_n_ctx_train(self._model)
         params = _context_params(self.context, rows, self.threads, exact)
+        self._head = narrowing.head(path, tensors) if narrow else None
+        self._cut: narrowing.Cut | None = None
+        if self._head:
+            kind = llama_cpp.ggml_backend_sched_eval_callback
+            self._cut = narrowing.Cut(_ggml.libggml, kind, self._head.width)
+            params.cb_eval = self._cut.callback
         self._context = llama_cpp.llama_init_from_model(self._model, params)
         if not self._context:
             self.close()
@@ -82,6 +105,8 @@ class LlamaModel:
         self._prompt: list[int] = []
         self._prompt_logits: Floats = np.empty((0, self.vocabulary), np.float32)
         self._live: list[tuple[int, int]] = []  # (sequence, position of its next token) of each row
+        self.narrows = self._cut is not None and self._agrees()
+        """Whether :meth:`narrow` leaves out the output layer."""
 
     def tokenize(self, text: str) -> list[int]:
         """The tokens of ``text``; special tokens written in it are parsed."""
@@ -134,6 +159,19 @@ class LlamaModel:
         Raises:
             UsageError: too many rows, a row without tokens, or one that runs beyond the context.
         """
+        return self._decode(self._parts(rows))
+
+    def narrow(self, rows: Sequence[tuple[int, Sequence[int]]], options: Sequence[Indices]) -> list[Floats]:
+        """As :meth:`extend`, but of each row only the logits of its ``options``, in their order."""
+        parts = self._parts(rows)
+        if not self.narrows or max(map(len, options)) > narrowing.FEW:
+            return [row.take(some) for row, some in zip(self._decode(parts), options, strict=True)]
+        found: list[Floats] = [np.empty(0, np.float32)] * len(parts)
+        self._feed(parts, lambda outputs: self._multiply(outputs, options, found), cut=True)
+        return found
+
+    def _parts(self, rows: Sequence[tuple[int, Sequence[int]]]) -> list[Part]:
+        """The sequence, position and tokens of each new row."""
         if not 0 < len(rows) <= self.rows:
             raise UsageError(f"{len(rows)} rows, at least 1 and at most {self.rows}; load the model with more rows")
         for parent, tokens in rows:
@@ -143,7 +181,7 @@ class LlamaModel:
         starts = [self._live[parent][1] for parent, _ in rows]
         parts = [(s, start, tokens) for s, start, (_, tokens) in zip(sequences, starts, rows, strict=True)]
         self._live = [(sequence, start + len(tokens)) for sequence, start, tokens in parts]
-        return self._decode(parts)
+        return parts
 
     def seconds(self, count: int, logits: bool) -> float:
         """How long a batch of ``count`` tokens takes, with the logits of the last one or with none.
@@ -156,7 +194,7 @@ class LlamaModel:
         for place in range(count):
             self._put(place, PROMPT, place, 0, logits and place == count - 1)
         start = time.perf_counter()
-        self._run(count, {count - 1: 0} if logits else {}, row)
+        self._run(count, {count - 1: 0} if logits else {}, lambda outputs: self._copy(outputs, row))
         llama_cpp.llama_synchronize(self._context)
         spent = time.perf_counter() - start
         llama_cpp.llama_memory_clear(self._memory, False)
@@ -189,24 +227,28 @@ class LlamaModel:
                 llama_cpp.llama_memory_seq_cp(self._memory, held[parent], chosen[-1], -1, -1)
         return chosen
 
-    def _decode(self, parts: Sequence[tuple[int, int, Sequence[int]]]) -> Floats:
+    def _decode(self, parts: Sequence[Part]) -> Floats:
         """Feed each part's tokens from its position on; returns the logits after each part's last token."""
         logits = np.empty((len(parts), self.vocabulary), np.float32)
+        self._feed(parts, lambda outputs: self._copy(outputs, logits))
+        return logits
+
+    def _feed(self, parts: Sequence[Part], take: Take, *, cut: bool = False) -> None:
+        """Decode the parts in batches and ``take`` the outputs of each; ``cut`` leaves their logits out."""
         outputs: dict[int, int] = {}  # place in the batch -> part
         most = 1 if len(parts) == 1 and len(parts[0][2]) < self.together else BATCH
         count = 0
         for part, (sequence, start, tokens) in enumerate(parts):
             for offset, token in enumerate(tokens):
                 if count == most:
-                    self._run(count, outputs, logits)
+                    self._run(count, outputs, take, cut)
                     count = 0
                 last = offset == len(tokens) - 1
                 self._put(count, sequence, start + offset, token, last)
                 if last:
                     outputs[count] = part
                 count += 1
-        self._run(count, outputs, logits)
-        return logits
+        self._run(count, outputs, take, cut)
 
     def _put(self, place: int, sequence: int, position: int, token: int, logits: bool) -> None:
         batch = self._batch
@@ -216,19 +258,51 @@ class LlamaModel:
         batch.seq_id[place][0] = sequence
         batch.logits[place] = logits
 
-    def _run(self, count: int, outputs: dict[int, int], logits: Floats) -> None:
-        """Decode the batch and copy its outputs: llama.cpp forgets them with the next one."""
+    def _run(self, count: int, outputs: dict[int, int], take: Take, cut: bool = False) -> None:
+        """Decode the batch and take its outputs: llama.cpp forgets them with the next one."""
         self._batch.n_tokens = count
+        if cut and outputs and self._cut:
+            self._cut.begin(len(outputs))
         status = llama_cpp.llama_decode(self._context, self._batch)
         if status:
             self._prompt = []
             raise BaseModelError(f"{self.path}: llama.cpp stopped with status {status}; ask with fewer candidates")
+        take(outputs)
+        outputs.clear()
+
+    def _copy(self, outputs: dict[int, int], logits: Floats) -> None:
         for place, part in outputs.items():
             row = llama_cpp.llama_get_logits_ith(self._context, place)
             ctypes.memmove(logits[part].ctypes.data, row, logits[part].nbytes)
-            if np.isnan(logits[part].max()):
-                raise BaseModelError(f"{self.path}: computes no numbers; weave or fetch it again")
-        outputs.clear()
+            self._check(logits[part])
+
+    def _multiply(self, outputs: dict[int, int], options: Sequence[Indices], found: list[Floats]) -> None:
+        assert self._cut and self._head
+        hidden = self._cut.taken() if outputs else None
+        for order, (place, part) in enumerate(outputs.items()):
+            if hidden is not None:
+                found[part] = self._head.logits(hidden[order], options[part])
+            else:
+                row = llama_cpp.llama_get_logits_ith(self._context, place)
+                found[part] = np.ctypeslib.as_array(row, (self.vocabulary,)).take(options[part])
+            self._check(found[part])
+
+    def _agrees(self) -> bool:
+        """Whether rows multiplied here give llama.cpp's own logits, up to what quantised products differ by."""
+        assert self._cut
+        some = np.arange(0, self.vocabulary, -(-self.vocabulary // 256))
+        # tokens from everywhere: the embeddings of single ones may be zero
+        parts = [(PROMPT, 0, some[::32].tolist())]
+        full = self._decode(parts)[0].take(some)
+        llama_cpp.llama_memory_clear(self._memory, False)
+        found = [full]
+        self._feed(parts, lambda outputs: self._multiply(outputs, [some], found), cut=True)
+        llama_cpp.llama_memory_clear(self._memory, False)
+        return self._cut.works and bool(np.abs(found[0] - full).max() < 0.05 * np.ptp(full))
+
+    def _check(self, logits: Floats) -> None:
+        if np.isnan(logits.max()):
+            raise BaseModelError(f"{self.path}: computes no numbers; weave or fetch it again")
 
     def _metadata(self, key: str) -> str:
         buffer = ctypes.create_string_buffer(64)
