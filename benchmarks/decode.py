@@ -17,8 +17,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import decode_models
 from decode_cases import Case, cases, grammar, wide
@@ -28,10 +29,10 @@ from tokenizers import Tokenizer
 
 from expert_cli.grammar import matcher as matching
 from expert_cli.grammar.matcher import Matcher
-from expert_cli.runtime import decode
+from expert_cli.runtime import decode, pace
 from expert_cli.runtime.llama import LlamaModel
-from expert_cli.task import Binding
 
+Result = TypeVar("Result")
 SPEED = "tokens/s, constrained / free"
 NATIVE = "llama-cpp-python grammar= / ours"
 XGRAMMAR = "transformers + xgrammar / ours"
@@ -48,72 +49,90 @@ class Meter:
     def __init__(self) -> None:
         self.spent: dict[str, list[float]] = {}
 
-    def run(self, name: str, call: Callable[[], object]) -> None:
+    def run(self, name: str, call: Callable[[], Result]) -> Result:
         start = time.process_time()
-        call()
-        self.note(name, start)
-
-    def note(self, name: str, start: float) -> None:
-        """Record what was spent since ``start``."""
+        result = call()
         self.spent.setdefault(name, []).append(1e3 * (time.process_time() - start))
+        return result
 
-    def keep_least(self, repeats: int) -> None:
-        """Keep the least of the last ``repeats`` times of each name: what it costs while the caches are ours."""
-        for spent in self.spent.values():
-            spent[-repeats:] = [min(spent[-repeats:])]
+    def least(self, others: Sequence[Meter]) -> None:
+        """Take over, call by call, the least of what ``others`` measured: the rest was disturbed."""
+        for name in others[0].spent:
+            self.spent[name] = [min(times) for times in zip(*(other.spent[name] for other in others), strict=True)]
 
 
-def fresh(subject: Subject, binding: Binding) -> Matcher:
-    """A matcher whose grammar was not compiled before."""
-    matching._compiled.clear()
-    return Matcher(subject.vocabulary, grammar(subject.surface), binding)
+@dataclass(frozen=True)
+class Work:
+    """What to write: each case with its prompt's and its gold's tokens."""
+
+    subject: Subject
+    items: list[tuple[Case, list[int], list[int]]]
+
+    @classmethod
+    def of(cls, subject: Subject, chosen: Sequence[Case], model: LlamaModel) -> Work:
+        encode, end = Tokenizer.from_str(subject.vocabulary.text).encode, subject.vocabulary.ends[0]
+        golds = [[*encode(case.gold, add_special_tokens=False).ids, end] for case in chosen]
+        prompts = [model.tokenize(case.prompt) for case in chosen]
+        return cls(subject, list(zip(chosen, prompts, golds, strict=True)))
+
+
+def load(subject: Subject, *, narrow: bool) -> LlamaModel:
+    """The subject's model as chat loads it."""
+    model = LlamaModel(subject.file, threads=1, rows=1, context=min(subject.context, 4000), narrow=narrow)
+    model.together = pace.threshold(subject.file, 1, model.seconds)
+    return model
+
+
+def session(work: Work, free: Dictated, ours: Dictated) -> tuple[Meter, int]:
+    """One session that starts cold and asks each question once, freely and under the grammar; its choices."""
+    meter, choices = Meter(), 0
+    subject, ends = work.subject, frozenset(work.subject.vocabulary.ends)
+    matching._explored.clear()
+    for case, prompt, gold in work.items:
+
+        def write(
+            model: Dictated, matcher: Matcher | None, case: Case = case, prompt: list[int] = prompt
+        ) -> decode.Candidate:
+            found = decode.greedy(model, prompt, matcher, ends, max_tokens=400)
+            assert found.finished and found.text == case.gold, f"told {case.gold!r}, wrote {found.text!r}"
+            return found
+
+        for model in (free, ours):
+            model.told = gold
+            model.prefill(prompt)
+        meter.run("free", lambda: write(free, None))
+        matcher = meter.run("ready", lambda: Matcher(subject.vocabulary, grammar(subject.surface), case.binding()))  # noqa: B023
+        choices += meter.run("written", lambda: write(ours, matcher)).choices  # noqa: B023
+    return meter, choices
 
 
 def written(subject: Subject, chosen: Sequence[Case], repeats: int, peers: int) -> dict[str, Any]:
     """Milliseconds for each case and arm; the first ``peers`` cases are given to the slow arms too."""
-    meter, ends = Meter(), frozenset(subject.vocabulary.ends)
-    tokenizer = Tokenizer.from_str(subject.vocabulary.text)
-    model = LlamaModel(subject.file, threads=1, rows=1, context=4000 if subject.name == "half" else 0)
-    dictated = Dictated(model)
-    prompts = [model.tokenize(case.prompt) for case in chosen]
-    golds = [
-        [*tokenizer.encode(case.gold, add_special_tokens=False).ids, subject.vocabulary.ends[0]] for case in chosen
-    ]
-
-    choices = 0
-    for case, prompt, gold in zip(chosen, prompts, golds, strict=True):
-        dictated.told = gold
-        model.prefill(prompt)
-
-        def write(matcher: Matcher | None, case: Case = case, prompt: list[int] = prompt) -> decode.Candidate:
-            found = decode.greedy(dictated, prompt, matcher, ends, max_tokens=400)
-            assert found.finished and found.text == case.gold, f"told {case.gold!r}, wrote {found.text!r}"
-            return found
-
-        for _ in range(repeats):
-            meter.run("free", lambda: write(None))
-            start = time.process_time()
-            matcher = fresh(subject, case.binding())
-            meter.run("ours, ready", lambda: write(matcher))  # noqa: B023
-            meter.note("ours", start)
-        meter.keep_least(repeats)
-        choices += write(fresh(subject, case.binding())).choices
-    model.close()
+    plain, ours = load(subject, narrow=False), load(subject, narrow=subject.name != "nano")
+    work = Work.of(subject, chosen, plain)
+    sessions = [session(work, Dictated(plain), Dictated(ours)) for _ in range(repeats)]
+    plain.close()
+    ours.close()
+    meter = Meter()
+    meter.least([one for one, _ in sessions])
+    spent = meter.spent
+    spent["ours"] = [ready + steps for ready, steps in zip(spent["ready"], spent["written"], strict=True)]
     native = Native(subject.file)
-    for case, prompt, gold in zip(chosen[:peers], prompts, golds, strict=False):
+    for case, prompt, gold in work.items[:peers]:
         text = closed(case, named_tokens=True)
         for name, given in (("llama-cpp-python free", None), ("llama-cpp-python grammar=", text)):
             native.read(prompt, gold)
             meter.run(name, lambda: native.write(prompt, given))  # noqa: B023
     native.close()
     generator = Generator(subject)
-    for case, prompt, gold in zip(chosen[:peers], prompts, golds, strict=False):
+    for case, prompt, gold in work.items[:peers]:
         generator.read(prompt)
         text = closed(case, named_tokens=False)
         meter.run("transformers free", lambda: generator.write(gold, None))  # noqa: B023
         meter.run("transformers + xgrammar", lambda: generator.write(gold, generator.xgrammar(text)))  # noqa: B023
     return {
-        "cases": len(chosen), "tokens": sum(map(len, golds)), "choices": choices,
+        "cases": len(chosen), "tokens": sum(len(gold) for _, _, gold in work.items), "choices": sessions[0][1],
+        "together": ours.together, "narrow": ours.narrows,
         "ms": {name: [round(one, 3) for one in spent] for name, spent in meter.spent.items()},
     }  # fmt: skip
 
@@ -126,22 +145,40 @@ def ratios(subject: Subject, found: dict[str, Any]) -> dict[str, float]:
         return sum(spent[name]) / sum(spent[own][: len(spent[name])])
 
     return {
-        SPEED: round(beside("free", "ours, ready"), 3),
+        SPEED: round(beside("free", "written"), 3),
         NATIVE: round(beside("llama-cpp-python grammar="), 2),
         XGRAMMAR: round(beside("transformers + xgrammar"), 2),
     }
 
 
-def compiling(subject: Subject, chosen: Sequence[Case]) -> dict[str, float]:
-    """Milliseconds until a matcher is ready: for linked schemas (median), for 200 tables, and for the vocabulary."""
-    meter = Meter()
-    for case in chosen:
-        meter.run("linked", lambda: fresh(subject, case.binding()))  # noqa: B023
-    if subject.surface == "names":
-        meter.run("wide", lambda: fresh(subject, wide()))
+def compiling(subject: Subject, found: dict[str, Any]) -> dict[str, float]:
+    """Milliseconds until a matcher is ready: in a session (the first, and the median), and for the vocabulary."""
+    ready, meter = found["ms"]["ready"], Meter()
     matching._tokenizers.clear()
     meter.run("tokenizer", lambda: matching.tokenizer(subject.vocabulary))
-    return {f"{name} ms": round(statistics.median(spent), 2) for name, spent in meter.spent.items()}
+    return {
+        "first ms": ready[0], "linked ms": statistics.median(ready), "tokenizer warm ms": meter.spent["tokenizer"][0],
+    }  # fmt: skip
+
+
+def masks(subject: Subject) -> dict[str, float]:
+    """Over 200 tables: milliseconds of binding and compiling, and microseconds of each mask along 48 queries."""
+    encode = Tokenizer.from_str(subject.vocabulary.text).encode
+    meter, spent = Meter(), list[float]()
+    binding, queries = wide()
+    for query in queries:
+        matching._explored.clear()
+        matcher = meter.run("wide", lambda: Matcher(subject.vocabulary, grammar(subject.surface), binding))
+        for token in encode(query, add_special_tokens=False).ids:
+            start = time.thread_time()
+            matcher.mask()
+            spent.append(1e6 * (time.thread_time() - start))
+            matcher.consume(token)
+    spent.sort()
+    return {
+        "wide ms": statistics.median(meter.spent["wide"]), "masks": len(spent),
+        "mask p50 us": spent[len(spent) // 2], "mask p99 us": spent[len(spent) * 99 // 100],
+    }  # fmt: skip
 
 
 def table(report: dict[str, Any]) -> str:
@@ -161,7 +198,7 @@ def main() -> int:
     parser.add_argument("--subjects", nargs="+", default=["nano", "half"], choices=["nano", "half"])
     parser.add_argument("--cases", type=int, help="queries to write (default: 32 on nano, 8 on half)")
     parser.add_argument("--peers", type=int, help="queries for the slow peers (default: 12 on nano, 3 on half)")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="sessions; of each time the least counts")
     parser.add_argument("--vocabulary", type=Path, help="ggml-vocab-qwen2.gguf, where pip cannot fetch it")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     given = parser.parse_args()
@@ -173,7 +210,7 @@ def main() -> int:
         found = written(subject, chosen, given.repeats, peers)
         found["passed_over"] = passed_over
         found["ratios"] = ratios(subject, found)
-        found["compile"] = compiling(subject, chosen)
+        found["compile"] = compiling(subject, found) | (masks(subject) if subject.surface == "names" else {})
         report["subjects"][name] = found
     sys.stderr.write(table(report) + "\n")
     text = json.dumps(report, indent=1)

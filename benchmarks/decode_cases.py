@@ -6,7 +6,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
+from random import Random
 
 from decode_models import Subject, paths_of
 
@@ -110,14 +112,25 @@ def _accepted(subject: Subject, case: Case) -> bool:
     return matcher.complete()
 
 
-def wide(tables: int = 200, columns: int = 15) -> SqlBinding:
-    """A schema far beyond what linking offers: ``tables`` tables in a chain of keys, in the names surface."""
+FIELDS = ("id", "name", "status", "created_at", "total_amount", "quantity", "unit_price", "city", "parent_id")
+SHAPES = (
+    "FROM {t} SELECT {t}.name, {t}.city WHERE {t}.status = 'shipped' ORDER BY {t}.created_at DESC LIMIT 3",
+    "FROM {t} SELECT COUNT(*) WHERE {t}.total_amount > 2024 AND {t}.city = 'Berlin'",
+    "FROM {t} SELECT {t}.city, AVG({t}.unit_price) GROUP BY {t}.city HAVING COUNT(*) > 3 ORDER BY COUNT(*) DESC",
+    "FROM {t} JOIN {u} ON {t}.parent_id = {u}.id SELECT {u}.name, SUM({t}.quantity) GROUP BY {u}.name",
+    "FROM {t} SELECT {t}.name WHERE {t}.parent_id IN (FROM {u} SELECT {u}.id WHERE {u}.city = 'Berlin')",
+    "FROM {t} SELECT DISTINCT {t}.status UNION FROM {u} SELECT {u}.status",
+)
+
+
+def wide(tables: int = 200, columns: int = 15) -> tuple[Binding, list[str]]:
+    """A schema far beyond what linking offers, in the names surface, and 48 queries over it."""
     words = ("order", "customer", "product", "invoice", "shipment", "supplier", "account", "payment", "region", "store")
-    fields = ("id", "name", "status", "created_at", "updated_at", "total_amount", "quantity", "unit_price", "city")
-    made = []
-    for number in range(tables):
-        name = f"{words[number % 10]}_{words[number // 10 % 10]}_{number}"
-        named = [fields[place] if place < len(fields) else f"attribute_{place}" for place in range(columns - 1)]
-        made.append(Table(name, tuple(Column(field) for field in [*named, "parent_id"])))
-    edges = [((one.name, "parent_id"), (other.name, "id")) for one, other in zip(made[1:], made, strict=False)]
-    return SqlBinding(made, edges, [Value("Berlin"), Value(2024), Value("shipped")], "names")
+    more = [f"attribute_{place}" for place in range(columns - len(FIELDS))]
+    names = [f"{words[number % 10]}_{words[number // 10 % 10]}_{number}" for number in range(tables)]
+    made = [Table(name, tuple(map(Column, (*FIELDS, *more)))) for name in names]
+    edges = [((one, "parent_id"), (other, "id")) for one, other in pairwise(names)]
+    binding = SqlBinding(made, edges, [Value("Berlin"), Value(2024), Value("shipped")], "names")
+    draw = Random(0)
+    chosen = [(draw.choice(SHAPES), draw.randrange(tables - 1)) for _ in range(48)]
+    return binding, [shape.format(t=names[place], u=names[place + 1]) for shape, place in chosen]

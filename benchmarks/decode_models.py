@@ -1,6 +1,6 @@
-"""Random models for measuring: speed asks for shapes and vocabularies, not for what the weights have learned.
+"""Models for measuring: the shipped base, and random ones, since speed asks for shapes and not for what was learned.
 
-They are made once and kept below ``$EXPERT_HOME``.
+The latter are made once and kept below ``$EXPERT_HOME``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from expert_cli import paths
+from expert_cli import manifest, paths
 from expert_cli.conversation import Template
 from expert_cli.grammar import tokens
 from expert_cli.runtime import gguf, qwen3
@@ -44,32 +44,33 @@ HALF = {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, 
 
 @dataclass(frozen=True)
 class Subject:
-    """A base to measure: its folder holds config.json, tokenizer.json, model.safetensors and model.gguf (Q8_0)."""
+    """A base to measure: its folder holds config.json, tokenizer.json and model.safetensors; ``file`` is its GGUF."""
 
     name: str
     folder: Path
+    file: Path
     surface: str
     template: Template
     vocabulary: tokens.Vocabulary
-
-    @property
-    def file(self) -> Path:
-        return self.folder / "model.gguf"
+    context: int
 
 
 def nano() -> Subject:
-    """The shipped base's shape and, where it is shipped, its own tokenizer."""
+    """The shipped base; where none is shipped, a random one of its shape."""
+    shipped = paths.packaged("base")
+    if (shipped / "base-nano.json").exists():
+        base = manifest.load_base(shipped / "base-nano.json")
+        vocabulary = tokens.load(shipped / base.files["tokenizer"].name, base.end)
+        file = shipped / base.files["gguf"].name
+        return Subject(
+            "nano", shipped, file, base.surface, Template.parse(base.template, "nano"), vocabulary, base.context
+        )
     planned = json.loads((paths_of("manifests") / "pretrain-nano.json").read_text("utf-8"))
     shape = {name: value for name, value in planned["model"].items() if name not in ("context", "rope_theta")}
     shape["max_position_embeddings"] = planned["model"]["context"]
-    shipped = paths.packaged("base") / "tokenizer.json"
     folder = _folder("nano")
-    if shipped.exists():
-        tokenizer = shipped.read_text("utf-8")
-    elif (folder / "tokenizer.json").exists():
-        tokenizer = (folder / "tokenizer.json").read_text("utf-8")
-    else:
-        tokenizer = _nano_tokenizer(planned)
+    known = folder / "tokenizer.json"
+    tokenizer = known.read_text("utf-8") if known.exists() else _nano_tokenizer(planned)
     return _subject("nano", folder, planned["surface"], planned["template"], planned["end"], shape, tokenizer)
 
 
@@ -110,7 +111,8 @@ def _subject(
         _random(folder, shape | {"vocab_size": rows}, Tokenizer.from_str(tokenizer).token_to_id(ends[0]))
         gguf.write(qwen3.contents(folder), folder / "model.gguf", "q8_0")
     vocabulary = tokens.load(path, tuple(ends), rows)
-    return Subject(name, folder, surface, Template.parse(template, name), vocabulary)
+    read = Template.parse(template, name)
+    return Subject(name, folder, folder / "model.gguf", surface, read, vocabulary, shape["max_position_embeddings"])
 
 
 def _random(folder: Path, shape: Mapping[str, Any], end: int) -> None:

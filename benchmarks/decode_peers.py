@@ -24,6 +24,7 @@ from expert_cli.grammar.bind import bind
 from expert_cli.grammar.nodes import Choice, Grammar, Literal, Node, Repeat, Token
 from expert_cli.grammar.nodes import Sequence as Items
 from expert_cli.runtime import decode
+from expert_cli.runtime.llama import LlamaModel
 from expert_cli.runtime.weights import Floats
 
 RAISED = 1e6
@@ -32,7 +33,7 @@ RAISED = 1e6
 class Dictated:
     """Our model, writing the tokens that it is told."""
 
-    def __init__(self, model: decode.Model) -> None:
+    def __init__(self, model: LlamaModel) -> None:
         self.model = model
         self.rows, self.vocabulary, self.context = model.rows, model.vocabulary, model.context
         self.tokenize, self.piece, self.close = model.tokenize, model.piece, model.close
@@ -51,6 +52,13 @@ class Dictated:
         ((_, tokens),) = rows
         self._at += len(tokens)
         return self._raised(self.model.extend(rows))
+
+    def narrow(self, rows: Sequence[tuple[int, Sequence[int]]], options: Sequence[decode.Indices]) -> list[Floats]:
+        ((_, tokens),) = rows
+        self._at += len(tokens)
+        (logits,) = self.model.narrow(rows, options)
+        logits[options[0] == self.told[self._at]] += RAISED
+        return [logits]
 
     def _raised(self, logits: Floats) -> Floats:
         logits[0, self.told[self._at]] += RAISED
