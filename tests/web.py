@@ -154,7 +154,7 @@ class Disk:
 
     def dripped(self, rest: bytes) -> Iterator[bytes]:
         yield rest[:CUT]
-        for index in range(CUT, len(rest)):
+        for index in range(CUT, CUT + 600):
             self.pause(0.02)
             yield rest[index : index + 1]
 
