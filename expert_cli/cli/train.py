@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -125,7 +126,8 @@ def watched() -> Iterator[Watch]:
         if stopping:
             raise KeyboardInterrupt
         stopping = True
-        sys.stderr.write("\nstopping as soon as all is saved; once more to stop at once\n")
+        # not through the buffer: the signal may have come while it was being written to
+        os.write(sys.stderr.fileno(), b"\nstopping as soon as all is saved; once more to stop at once\n")
 
     before = signal.signal(signal.SIGINT, ask_to_stop)
     try:
