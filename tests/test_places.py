@@ -36,9 +36,11 @@ class Closed:
 class Ahead(Closed):
     """What comes after the first token depends on it."""
 
-    def stands(self, written: str) -> Mapping[str, frozenset[str]]:
+    stand_ins = ("<x0>", "<x6>", "<x7>")
+
+    def stands(self, token: str, written: str) -> frozenset[str]:
         following = {"<x1>": {"<x1>", "<x4>"}}.get(written[1:5], {"<x2>", "<x3>", "<x5>"})
-        return {"<x0>": frozenset({"<x1>"}), "<x7>": frozenset({"<x2>", "<x3>"}), "<x6>": frozenset(following)}
+        return frozenset({"<x0>": {"<x1>"}, "<x7>": {"<x2>", "<x3>"}}.get(token, following))
 
 
 def both() -> tuple[Matcher, Matcher]:

@@ -76,10 +76,8 @@ class ListMatcher:
         going = [each for each in self.accepted if each[:here] == self.path]
         return {each[here] if len(each) > here else 0 for each in going}
 
-    def mask(self) -> npt.NDArray[np.int32]:
-        bits = np.zeros(32, np.uint8)
-        bits[list(self._next())] = 1
-        return np.packbits(bits, bitorder="little").view(np.int32)
+    def options(self) -> npt.NDArray[np.intp]:
+        return np.array(sorted(self._next()), np.intp)
 
     def forced(self) -> list[int]:
         following = self._next() - {0}

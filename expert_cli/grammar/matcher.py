@@ -18,8 +18,8 @@ from tokenizers import Tokenizer
 from expert_cli.errors import GrammarError
 from expert_cli.grammar import emit
 from expert_cli.grammar.bind import bind
-from expert_cli.grammar.places import Engine, Explored, Mask, Place
-from expert_cli.grammar.standing import Stand, Standing, Stands, widen
+from expert_cli.grammar.places import Engine, Explored, Indices, Mask, Place
+from expert_cli.grammar.standing import Stand, Standing, Stands, widened
 from expert_cli.grammar.tokens import Vocabulary
 from expert_cli.task import Binding
 
@@ -53,54 +53,43 @@ class Matcher:
         self.written = ""
         self._bytes = b""
         self._state = binding.state("")
-        self._stands = binding.stands if isinstance(binding, Standing) else None
-        self._allowed: list[Stand] = []
+        self._standing = binding if isinstance(binding, Standing) else None
+        self._stands = _stands(vocabulary)
+        self._allowed: tuple[Stand, ...] | None = None
         self._read: list[int] = []  # the tokens as the grammar names them
-        self._mask: Mask | None = None
         self._turn()
 
     def mask(self) -> Mask:
         """One bit per token, in ``ceil(size / 32)`` words; a token that ends the turn only where the text is complete.
 
-        The array is read-only, and shared with other matchers.
+        The array may be shared with other matchers: leave it as it is.
 
         Raises:
             GrammarError: the matcher met a limit of its engine.
         """
-        if self._mask is None:
-            if self._place.mask is None:
-                words = np.zeros((self.vocabulary.size + 31) // 32, dtype=np.int32)
-                engine = self._engine().matcher
-                engine.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
-                _check(engine)
-                self._place.mask = self._explored.kept(words)
-            self._mask = self._place.mask
-            if self._stands is not None:
-                self._mask = self._mask.copy()
-                self._allowed = widen(self._mask, _stands(self.vocabulary).of(self._stands(self.written)))
-        return self._mask
+        known = self._raw()
+        stands = self._stand()
+        return widened(known, stands) if stands else known
+
+    def options(self) -> Indices:
+        """The ids that :meth:`mask` allows, in order. The array is shared with other matchers: leave it as it is."""
+        return self._explored.ids(self._raw(), self._stand(), self.mask)
 
     def allowed(self) -> list[int]:
         """The ids that :meth:`mask` allows."""
-        bits = np.unpackbits(self.mask().view(np.uint8), bitorder="little")
-        return [int(token) for token in np.flatnonzero(bits)]
+        found: list[int] = self.options().tolist()
+        return found
 
     def forced(self) -> list[int]:
         """Tokens that must follow, as the tokenizer would write them; empty where there is a choice."""
         if self._place.forced is None:
             found = self._engine().matcher.compute_ff_tokens()
-            stands = self._stands is not None
-            self._place.forced = tuple(
-                takewhile(lambda token: not (stands and token in self.vocabulary.special), found)
-            )
+            special = self.vocabulary.special if self._standing else frozenset[int]()
+            self._place.forced = tuple(takewhile(lambda token: token not in special, found))
         if self._place.forced:
             return list(self._place.forced)
-        words = self.mask()
-        at = words.nonzero()[0]
-        if len(at) != 1:
-            return []
-        word = int(words[at[0]]) & 0xFFFFFFFF
-        return [int(at[0]) * 32 + word.bit_length() - 1] if word & (word - 1) == 0 else []
+        options = self.options()
+        return [int(options[0])] if len(options) == 1 else []
 
     def consume(self, token: int) -> None:
         """Move past ``token``.
@@ -112,7 +101,7 @@ class Matcher:
         if named is None or not self._step(named):
             text = self.vocabulary.pieces[token].decode("utf-8", "replace")
             raise GrammarError(f"token {token} ({text!r}) cannot follow {self.written!r}; sample under the mask")
-        self._mask = None
+        self._allowed = None
         self.tokens.append(token)
         if token in self.vocabulary.ends:
             return
@@ -170,13 +159,36 @@ class Matcher:
             reader.read = len(self._read)
         return self._reader
 
+    def _raw(self) -> Mask:
+        """The mask in terms of the grammar's own tokens."""
+        if self._place.mask is None:
+            words = np.zeros((self.vocabulary.size + 31) // 32, dtype=np.int32)
+            engine = self._engine().matcher
+            engine.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
+            _check(engine)
+            self._place.mask = self._explored.kept(words)
+            if self._standing:
+                self._place.stand_ins = self._stands.allowed(words, self._standing.stand_ins)
+        return self._place.mask
+
+    def _stand(self) -> tuple[Stand, ...]:
+        """The tokens that are allowed to stand for others here."""
+        if self._standing is None:
+            return ()
+        if self._allowed is None:
+            self._raw()
+            stands, written = self._standing.stands, self.written
+            self._allowed = tuple(self._stands.of(name, stands(name, written)) for name in self._place.stand_ins)
+        return self._allowed
+
     def _named(self, token: int) -> int | None:
         """The token by which the grammar names ``token``, or None where it must not follow."""
-        if self._stands is None or token not in self.vocabulary.special:
+        if self._standing is None or token not in self.vocabulary.special:
             return token
-        if not self.mask()[token >> 5] >> (token & 31) & 1:
-            return None
-        return next((stand.token for stand in self._allowed if token in stand.ids), token)
+        for stand in self._stand():
+            if token in stand.ids:
+                return stand.token
+        return None if token in self._stands.ids(self._standing.stand_ins) else token
 
 
 class _Tokens:
@@ -193,8 +205,11 @@ class _Tokens:
 
     def __call__(self, text: bytes | str) -> list[int]:
         text = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-        found: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return found
+        return list(self._encoded(text))
+
+    @lru_cache(maxsize=4096)  # noqa: B019 - lives as long as its vocabulary
+    def _encoded(self, text: str) -> tuple[int, ...]:
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def tokenizer(vocabulary: Vocabulary) -> Any:
@@ -218,7 +233,8 @@ def explored(vocabulary: Vocabulary, template: str, binding: Binding, state: Any
         GrammarError: the template or the binding is at fault, or llguidance refuses the grammar.
     """
     rules = binding.rules(state)
-    key = (vocabulary, template, frozenset(rules.items()))
+    stand_ins = binding.stand_ins if isinstance(binding, Standing) else ()
+    key = (vocabulary, template, frozenset(rules.items()), stand_ins)
     if key in _explored:
         _explored.move_to_end(key)
         return _explored[key]

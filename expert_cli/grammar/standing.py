@@ -7,7 +7,8 @@ which tokens it stands for at each place, and the matcher's masks are widened to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -20,19 +21,20 @@ MOST_SETS = 4096  # kept as bits
 
 @runtime_checkable
 class Standing(Protocol):
-    """A binding whose grammar names tokens that stand for others."""
+    """A binding whose grammar names tokens that stand for others; ``stand_ins`` are those tokens."""
 
-    def stands(self, written: str) -> Mapping[str, frozenset[str]]:
-        """What each of those tokens stands for after ``written``: ``{"<c0>": {"<c2>", "<c5>"}}``."""
+    stand_ins: tuple[str, ...]
+
+    def stands(self, token: str, written: str) -> frozenset[str]:
+        """What ``token`` stands for after ``written``: for ``<c0>``, say, ``<c2>`` and ``<c5>``."""
         ...
 
 
 class Stand:
-    """One token and what it stands for: ids, and a mask of them."""
+    """What one token stands for: ids, and a mask of them."""
 
     def __init__(self, token: int, ids: frozenset[int], words: int) -> None:
         self.token, self.ids = token, ids
-        self.word, self.bit = token >> 5, np.int32(np.uint32(1 << (token & 31)).view(np.int32))
         bits = np.zeros(words * 32, np.uint8)
         bits[list(ids)] = 1
         self.mask: Mask = np.packbits(bits, bitorder="little").view(np.int32)
@@ -46,27 +48,35 @@ class Stands:
         self._words = (vocabulary.size + 31) // 32
         self._known: dict[tuple[str, frozenset[str]], Stand] = {}
 
-    def of(self, given: Mapping[str, frozenset[str]]) -> list[Stand]:
-        """A stand for each token of ``given``.
+    def of(self, token: str, names: frozenset[str]) -> Stand:
+        """The stand of ``token`` for the tokens ``names``.
 
         Raises:
             GrammarError: the vocabulary lacks a token.
         """
-        return [self._known.get(one) or self._made(*one) for one in given.items()]
+        known = self._known.get((token, names))
+        if known is None:
+            if len(self._known) > MOST_SETS:
+                self._known.clear()
+            ids = frozenset(map(self.vocabulary.token, names))
+            known = self._known[token, names] = Stand(self.vocabulary.token(token), ids, self._words)
+        return known
 
-    def _made(self, name: str, names: frozenset[str]) -> Stand:
-        if len(self._known) > MOST_SETS:
-            self._known.clear()
-        token = self.vocabulary.token
-        made = self._known[name, names] = Stand(token(name), frozenset(map(token, names)), self._words)
-        return made
+    @lru_cache(maxsize=8)  # noqa: B019 - lives as long as its vocabulary
+    def ids(self, stand_ins: tuple[str, ...]) -> dict[int, str]:
+        """The ids of ``stand_ins``, and their names."""
+        return {self.vocabulary.token(name): name for name in stand_ins}
+
+    def allowed(self, mask: Mask, stand_ins: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of ``stand_ins`` that ``mask`` allows."""
+        return tuple(name for token, name in self.ids(stand_ins).items() if mask[token >> 5] >> (token & 31) & 1)
 
 
-def widen(mask: Mask, stands: list[Stand]) -> list[Stand]:
-    """Replace, in ``mask``, the tokens that stand for others by those; gives the ones that were allowed."""
-    allowed = [stand for stand in stands if mask[stand.word] & stand.bit]
-    for stand in allowed:
-        mask[stand.word] &= ~stand.bit
-    for stand in allowed:
-        mask |= stand.mask
-    return allowed
+def widened(mask: Mask, stands: Iterable[Stand]) -> Mask:
+    """``mask`` with what ``stands`` stand for in place of themselves."""
+    wide = mask.copy()
+    for stand in stands:
+        wide[stand.token >> 5] &= ~np.uint32(1 << (stand.token & 31)).view(np.int32)
+    for stand in stands:
+        wide |= stand.mask
+    return wide

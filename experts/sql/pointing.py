@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from expert_cli.grammar.bind import NEVER
-from experts.sql.binding import NAMED, SMALL, PointerBinding
+from experts.sql.binding import MOST_JOINS, NAMED, SMALL, PointerBinding
 
 JOINABLE, LAST = "<t0>", "<t1>"  # tables after which joins may follow, and those after which none can
 COLUMN, LEFT, RIGHT = "<c0>", "<c1>", "<c2>"  # of the scope; the two sides of a join
@@ -55,12 +55,18 @@ class StandingBinding:
     ``scoped`` says what may be joined with what.
     """
 
+    stand_ins = (JOINABLE, LAST, COLUMN, LEFT, RIGHT, TEXT, COUNT, NUMBER)
+
     def __init__(self, scoped: PointerBinding) -> None:
         self.scoped = scoped
         self._rules = RULES if scoped.values else {**RULES, "p-pattern": NEVER}
-        self._tables = {f"<{table.pointer}>": place for place, table in enumerate(scoped.tables)}
+        self._places = {f"<{table.pointer}>": place for place, table in enumerate(scoped.tables)}
+        self._pointers = tuple(self._places)
+        self._near = [0] * len(scoped.tables)  # the tables that each one has an edge with, as bits
+        for place, other in scoped.edges:
+            self._near[place] |= 1 << other
         self._literals = self._kinds()
-        self._known: dict[tuple[int, int, str], dict[str, Names]] = {}
+        self._known: dict[tuple[str, int, int, str], Names] = {}
         self._read: dict[str, _Place] = {}
 
     def state(self, written: str) -> bool:
@@ -71,13 +77,16 @@ class StandingBinding:
         """The same hook bodies for every schema."""
         return self._rules
 
-    def stands(self, written: str) -> Mapping[str, Names]:
-        """What the tokens that the rules name stand for after ``written``."""
+    def stands(self, token: str, written: str) -> Names:
+        """The tables, columns or literals that ``token`` stands for after ``written``."""
+        if token in self._literals:
+            return self._literals[token]
         place = self._place(written)
-        key = (place.masks[-1], place.joined, place.left)
-        if key not in self._known:
-            self._known[key] = self._literals | self._menus(*key)
-        return self._known[key]
+        key = (token, place.masks[-1], place.joined, place.left)
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = self._menu(*key)
+        return known
 
     def _kinds(self) -> dict[str, Names]:
         """The literals by the token that stands for them."""
@@ -108,29 +117,38 @@ class StandingBinding:
         elif word == ")":
             masks = masks[:-1]
         elif word[0] == "<" and place.word in ("FROM", "JOIN"):
-            joined = self._tables[word]
+            joined = self._places[word]
             masks = (*masks[:-1], masks[-1] | 1 << joined)
         left = word if place.word == "ON" else place.left if word == "=" else ""
         return _Place(masks, joined, left, word)
 
-    def _menus(self, mask: int, joined: int, left: str) -> dict[str, Names]:
-        tables = self.scoped.tables
-        columns = [f"<{column.pointer}>" for place in self._within(mask) for column in tables[place].columns]
-        following = self.scoped._partners(mask) if mask else range(len(tables))
-        last = {place for place in following if not self.scoped._partners(mask | 1 << place)}
+    def _menu(self, token: str, mask: int, joined: int, left: str) -> Names:
+        if token == COLUMN:
+            tables = [self.scoped.tables[place] for place in _places(mask)]
+            return frozenset(f"<{column.pointer}>" for table in tables for column in table.columns)
+        if token in (JOINABLE, LAST):
+            following = _places(self._following(mask) if mask else (1 << len(self._pointers)) - 1)
+            last = {place for place in following if not self._following(mask | 1 << place)}
+            return frozenset(self._pointers[place] for place in following if (place in last) == (token == LAST))
         pairs = {
             (f"<{one.pointer}>", f"<{other.pointer}>")
-            for place in self._within(mask)
+            for place in _places(mask)
             for pair in self.scoped.edges.get((place, joined), ())
             for one, other in (pair, pair[::-1])
         }
-        return {
-            JOINABLE: frozenset(f"<{tables[place].pointer}>" for place in following if place not in last),
-            LAST: frozenset(f"<{tables[place].pointer}>" for place in last),
-            COLUMN: frozenset(columns),
-            LEFT: frozenset(one for one, _ in pairs),
-            RIGHT: frozenset(other for one, other in pairs if one == left),
-        }
+        return (
+            frozenset(one for one, _ in pairs) if token == LEFT else frozenset(two for one, two in pairs if one == left)
+        )
 
-    def _within(self, mask: int) -> list[int]:
-        return [place for place in range(len(self.scoped.tables)) if mask >> place & 1]
+    def _following(self, mask: int) -> int:
+        """The tables that may be joined to those of ``mask``, as bits."""
+        if mask.bit_count() > MOST_JOINS:
+            return 0
+        near = 0
+        for place in _places(mask):
+            near |= self._near[place]
+        return near & ~mask
+
+
+def _places(mask: int) -> list[int]:
+    return [place for place in range(mask.bit_length()) if mask >> place & 1]
