@@ -68,7 +68,7 @@ def _rule(name: str) -> str:
 def _pieces(part: Part, token: Tokens) -> Iterable[Piece]:
     match part:
         case Literal(text):
-            yield json.dumps(text, ensure_ascii=False)
+            yield json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
         case Token():
             yield _tokens((part,), token)
         case Reference():

@@ -98,6 +98,8 @@ class NamesBinding:
             f"column-{label}": _choice(columns),
             f"own-column-{label}": _choice(own),
             f"everything-{label}": _choice(stars),
+            f"all-{label}": _choice(stars[:1]),
+            f"twin-{label}": self._twin(scope),
             f"from-{label}": self._from(scope, state),
             f"others-{label}": self._others(scope, state),
             f"others-{self.label(self._context(scope))}": self._others(self._context(scope), state),
@@ -129,7 +131,7 @@ class NamesBinding:
         return f'{_text(last.text)} (" " query-{label}{more})'
 
     def _cte(self, scope: Scope) -> str:
-        return self._free("cte{}", len(scope.named) + 1, {source.name for source in scope.named})
+        return self.free_name("cte{}", len(scope.named) + 1, {source.name for source in scope.named})
 
     def _from(self, scope: Scope, state: State) -> str:
         """FROM in a subquery of ``scope``, or in a query that nothing is around."""
@@ -138,6 +140,20 @@ class NamesBinding:
             return self._recursive(context, state)
         known = self._known(context, state, "{source} {joined}")
         return f'"FROM " ({" | ".join([*known, f"others-{self.label(context)} beside"])})'
+
+    def _twin(self, scope: Scope) -> str:
+        """FROM with the sources of ``scope`` once more, where all of them are tables or named queries."""
+        before = Scope(scope.named, scope.outer)
+        text = ""
+        for source in scope.sources:
+            written = next((text for text, one in self._candidates(before) if one == source), None)
+            if written is None:
+                return NEVER
+            after = before.joined(source)
+            placed = f'join-kind {written} (" ON " on-{self.label(after)}{self._using(before, source)})'
+            text += f" ({placed} | cross-kind {written})" if text else f'"FROM " {written}'
+            before = after
+        return text or NEVER
 
     @staticmethod
     def _context(scope: Scope) -> Scope:
@@ -174,8 +190,7 @@ class NamesBinding:
                 texts[_verbatim(event.text)] = event.scope
         options = []
         for text, wider in texts.items():
-            shared = self._shared(scope, wider.sources[-1])
-            using = f' | " USING (" ({_choice(shared)}) ")"' if shared else ""
+            using = self._using(scope, wider.sources[-1])
             label = self.label(wider)
             options.append(shape.format(source=text, label=label, using=using, joined=f"joined-{label}"))
         return options
@@ -185,7 +200,7 @@ class NamesBinding:
         widened = {event.scope for event in state if event.kind == "joined"}
         texts = [text for text, source in self._candidates(scope) if scope.joined(source) not in widened]
         closed = sum(event.kind == "derived" for event in state)
-        alias = self._free("d{}", closed + 1, {source.name for source in scope.visible()})
+        alias = self.free_name("d{}", closed + 1, {source.name for source in scope.visible()})
         texts.append(f'"(" query-{self.label(Scope(scope.named))} ")" " AS " {_text(alias)}')
         return " | ".join(texts)
 
@@ -204,19 +219,21 @@ class NamesBinding:
     def alias(self, name: str, visible: set[str]) -> str:
         """The name of another reading of ``name`` where it is visible already."""
         bare = name[1:-1] if name[:1] in '"`' else name
-        return self._free(bare + "_{}", 2, visible)
+        return self.free_name(bare + "_{}", 2, visible)
 
-    def _free(self, pattern: str, number: int, used: Iterable[str]) -> str:
+    def free_name(self, pattern: str, number: int, used: Iterable[str]) -> str:
+        """The first name of ``pattern``, numbered from ``number`` on, that no table and nothing in ``used`` has."""
         taken = self.taken | {name.strip('"`').lower() for name in used}
         while pattern.format(number).lower() in taken:
             number += 1
         return self.quoted(pattern.format(number))
 
     @staticmethod
-    def _shared(scope: Scope, source: Source) -> list[str]:
-        """The column names that USING may give: in ``source``, and in exactly one source before it."""
+    def _using(scope: Scope, source: Source) -> str:
+        """USING as another way than ON: with columns of ``source`` that exactly one source before it has."""
         before = [column.lower() for one in scope.sources for column in one.columns]
-        return [column for column in source.columns if before.count(column.lower()) == 1]
+        shared = [column for column in source.columns if before.count(column.lower()) == 1]
+        return f' | " USING (" ({_choice(shared)}) ")"' if shared else ""
 
 
 # How the grammars cut text: a derived table that is written is repeated word for word, in the same pieces.

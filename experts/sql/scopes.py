@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 WORD = re.compile(r"'(?:[^']|'')*'?|\"(?:[^\"]|\"\")*\"?|`(?:[^`]|``)*`?|[^\W\d]\w*|\d[\w.]*|\S")
-_DERIVED = re.compile(r"d\d+")  # the alias of a derived table
+_DERIVED = re.compile(r"d([0-9]+)")  # the alias of a derived table; they are numbered as they close
 SET_OPERATORS = frozenset(("UNION", "INTERSECT", "EXCEPT"))
 CLAUSES = frozenset(("WHERE", "GROUP", "HAVING", "ORDER", "LIMIT"))
 
@@ -98,6 +98,7 @@ class _Reading:
         self.recursive = False
         self.cte = ""
         self.derived: tuple[str, ...] = ()
+        self.closed = 0
         self.stack: list[_Query] = []
         self.words = [(match.group(), match.start(), match.end()) for match in WORD.finditer(text)]
 
@@ -224,10 +225,12 @@ class _Reading:
         return last
 
     def alias(self, place: int, word: str, query: _Query) -> None:
-        if not _DERIVED.fullmatch(word):
+        number = _DERIVED.fullmatch(word)
+        if number is None or int(number[1]) <= self.closed:
             return
-        before = query.scope or query.context
+        before = query.scope or Scope(query.context.named, query.context.outer)
         source, text = Source(word, self.derived), query.name
+        self.closed += 1
         self.add("derived", self.join(query, source), before, f"{text} AS {word}")
 
     def join(self, query: _Query, source: Source) -> Scope:

@@ -1,0 +1,385 @@
+"""Ordinary SQL as the grammars write it: FROM first, every column with its source, invented names from the menus.
+
+Only names and the order of clauses change, so that what is accepted is what was asked. A construct that no rule of the
+grammars can say is printed as it is: the grammar then refuses it and says where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import SqlglotError
+
+from expert_cli.errors import ContextError
+from experts.sql.names import OUTPUTS, NamesBinding
+from experts.sql.writer import write
+
+MOST_NAMED = len(OUTPUTS)
+DEEPEST = 60
+"""Queries within queries."""
+
+
+@dataclass
+class Seen:
+    """A source as it may be mentioned (lower case), as it is written, and its columns: mentioned to written."""
+
+    mentioned: str
+    written: str
+    columns: dict[str, str]
+    merged: frozenset[str] = frozenset()
+    """Columns that USING took together with those of an earlier source."""
+
+
+@dataclass
+class View:
+    """What a query sees: its sources so far, and the query around it."""
+
+    outer: View | None = None
+    sources: list[Seen] = field(default_factory=list)
+
+    def written(self) -> set[str]:
+        names = {source.written.lower() for source in self.sources}
+        return names | (self.outer.written() if self.outer else set())
+
+    def find(self, column: str, source: str) -> str | None:
+        """The written form of a column, by the name of its source or by its own alone."""
+        for one in self.sources:
+            if (one.mentioned == source or (not source and column not in one.merged)) and column in one.columns:
+                return f"{one.written}.{one.columns[column]}"
+        return self.outer.find(column, source) if self.outer else None
+
+
+def inner(sql: str, names: NamesBinding, dialect: str = "sqlite") -> str:
+    """``sql`` as the grammar writes it over the tables of ``names``.
+
+    Raises:
+        ContextError: it is not one query, or names what is not there.
+    """
+    try:
+        parsed = sqlglot.parse_one(sql, dialect=dialect)
+        if not isinstance(parsed, exp.Query):
+            raise ContextError(f"not a query: {sql[:80]!r}; write one SELECT")
+        return _Turning(names, dialect).whole(parsed)
+    except SqlglotError as problem:
+        raise ContextError(f"cannot read {sql[:80]!r}: {problem}; write one SELECT for {dialect}") from problem
+    except RecursionError as problem:
+        raise ContextError(f"{sql[:80]!r} nests too deeply; write a simpler query") from problem
+
+
+class _Turning:
+    def __init__(self, names: NamesBinding, dialect: str) -> None:
+        self.names = names
+        self.dialect = dialect
+        self.tables = {_unquoted(name).lower(): (name, columns) for name, columns in names.tables.items()}
+        self.named: dict[str, Seen] = {}
+        self.derived = 0
+        self.depth = 0
+
+    def whole(self, query: exp.Query) -> str:
+        """The query with its WITH clause; the WITH clauses of its subqueries come to the front."""
+        nested = list(query.find_all(exp.With))
+        ctes = [cte for one in reversed(nested) for cte in one.expressions] if len(nested) > 1 else None
+        clause = nested[0] if nested else None
+        for one in nested:
+            one.pop()
+        if clause is None:
+            return self.query(query, None)[0]
+        recursive = any(one.args.get("recursive") for one in nested)
+        texts = [self.cte(cte, recursive) for cte in (ctes or clause.expressions)]
+        return f"WITH {'RECURSIVE ' if recursive else ''}{', '.join(texts)} {self.query(query, None)[0]}"
+
+    def cte(self, cte: exp.CTE, recursive: bool) -> str:
+        mentioned = cte.alias.lower()
+        if mentioned in self.named:
+            raise ContextError(f"two common table expressions are called {cte.alias}; give them different names")
+        alias = cte.args["alias"]
+        renamed = [column.name for column in alias.args.get("columns") or []]
+        used = {seen.written for seen in self.named.values()}
+        written = self.names.free_name("cte{}", len(self.named) + 1, used)
+        body = cte.this
+        seen = Seen(mentioned, written, {})
+        if recursive and isinstance(body, exp.SetOperation):
+            text = self.recursive(body, seen, renamed)
+        else:
+            text, outputs = self.query(body, None, renamed)
+            seen.columns = outputs
+            self.named[mentioned] = seen
+        return f"{written} AS ({text})"
+
+    def recursive(self, body: exp.SetOperation, seen: Seen, renamed: list[str]) -> str:
+        """A recursive query: its first arm says what its columns are called."""
+        first, outputs = self.query(body.this, None, renamed)
+        seen.columns = outputs
+        self.named[seen.mentioned] = seen
+        second, _ = self.query(body.expression, None)
+        return f"{first} {self.operator(body)} {second}"
+
+    @staticmethod
+    def operator(node: exp.SetOperation) -> str:
+        word = {exp.Union: "UNION", exp.Intersect: "INTERSECT", exp.Except: "EXCEPT"}[type(node)]
+        return word + ("" if node.args.get("distinct", True) else " ALL")
+
+    def query(
+        self, node: exp.Expr, outer: View | None, renamed: Iterable[str] = ()
+    ) -> tuple[str, dict[str, str]]:
+        """A query's text and its output columns, mentioned to written."""
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise ContextError(f"queries nest deeper than {DEEPEST}; write a simpler query")
+        node = node.unnest() if isinstance(node, exp.Subquery) and not node.args.get("alias") else node
+        if isinstance(node, exp.SetOperation):
+            found = self.compound(node, outer, list(renamed))
+        elif isinstance(node, exp.Select):
+            found = _Select(self, node, outer).text(list(renamed))
+        else:
+            raise ContextError(f"{node.key} is no query here; write SELECT")
+        self.depth -= 1
+        return found
+
+    def compound(self, node: exp.SetOperation, outer: View | None, renamed: list[str]) -> tuple[str, dict[str, str]]:
+        arms: list[tuple[str, exp.Expr]] = []
+        left: exp.Expr = node
+        while isinstance(left, exp.SetOperation):
+            arms.append((self.operator(left), left.expression))
+            left = left.this
+            left = left.unnest() if isinstance(left, exp.Subquery) and not left.args.get("limit") else left
+        text, outputs = self.query(left, outer, renamed)
+        for operator, arm in reversed(arms):
+            text += f" {operator} {self.query(arm, outer)[0]}"
+        return text + self.sorted(node, left), outputs
+
+    def sorted(self, node: exp.SetOperation, first: exp.Expr) -> str:
+        """ORDER BY of a set operation, by column numbers, and LIMIT."""
+        text = ""
+        selected = first.selects if isinstance(first, exp.Query) else []
+        order = node.args.get("order")
+        if order is not None:
+            keys = []
+            for one in order.expressions:
+                key = one.this
+                place = next(
+                    (n for n, item in enumerate(selected, 1)
+                     if item.alias_or_name.lower() == key.name.lower() or item.unalias() == key), None
+                )  # fmt: skip
+                number = key.name if isinstance(key, exp.Literal) else str(place or write(key, self.dialect))
+                keys.append(number + _direction(one))
+            text += " ORDER BY " + ", ".join(keys)
+        return text + self.limits(node)
+
+    def limits(self, node: exp.Expr) -> str:
+        text = ""
+        for key, word in (("limit", "LIMIT"), ("offset", "OFFSET")):
+            if (clause := node.args.get(key)) is not None:
+                text += f" {word} {write(clause.expression or clause.this, self.dialect)}"
+        return text
+
+
+def _direction(key: exp.Expr) -> str:
+    if not isinstance(key, exp.Ordered):
+        return ""
+    return " DESC" if key.args.get("desc") else ""
+
+
+class _Select:
+    """One SELECT being turned."""
+
+    def __init__(self, turning: _Turning, node: exp.Select, outer: View | None) -> None:
+        self.turning = turning
+        self.names = turning.names
+        self.node = node
+        self.view = View(outer)
+        self.moved: list[str] = []
+
+    def text(self, renamed: list[str]) -> tuple[str, dict[str, str]]:
+        node = self.node
+        begin = self.sources()
+        self.expand_windows()
+        self.expand_aliases()
+        items, outputs = self.items(renamed)
+        distinct = "DISTINCT " if node.args.get("distinct") else ""
+        text = f"{begin}SELECT {distinct}{', '.join(items)}"
+        where = [self.say(node.args["where"].this)] if node.args.get("where") else []
+        if self.moved and where and isinstance(node.args["where"].this, exp.Or):
+            where = [f"({where[0]})"]
+        if self.moved or where:
+            text += " WHERE " + " AND ".join([*self.moved, *where])
+        if group := node.args.get("group"):
+            text += " GROUP BY " + ", ".join(self.say(key.unnest()) for key in group.expressions)
+        if having := node.args.get("having"):
+            text += " HAVING " + self.say(having.this)
+        if order := node.args.get("order"):
+            keys = [self.say(key.this.unnest()) + _direction(key) for key in order.expressions]
+            text += " ORDER BY " + ", ".join(keys)
+        return text + self.turning.limits(node), outputs
+
+    def sources(self) -> str:
+        """FROM and its joins, and a space."""
+        start = self.node.args.get("from_")
+        if start is None:
+            return ""
+        text = "FROM " + self.source(start.this)
+        for join in [*(start.this.args.get("joins") or []), *(self.node.args.get("joins") or [])]:
+            text += self.join(join)
+        return text + " "
+
+    def source(self, node: exp.Expr) -> str:
+        """A table, named query or derived table; it is in view afterwards."""
+        if isinstance(node, exp.Table):
+            return self.table(node)
+        if isinstance(node, exp.Subquery) and isinstance(node.this, exp.Query):
+            text, outputs = self.turning.query(node.this, None, node.alias_column_names)
+            self.turning.derived += 1
+            alias = self.names.free_name("d{}", self.turning.derived, self.view.written())
+            self.view.sources.append(Seen(node.alias.lower(), alias, outputs))
+            return f"({text}) AS {alias}"
+        raise ContextError(f"{node.sql(self.turning.dialect)[:60]!r} cannot be read from; read from tables and queries")
+
+    def table(self, node: exp.Table) -> str:
+        mentioned = node.name.lower()
+        named = self.turning.named.get(mentioned)
+        if named is not None:
+            written, columns = named.written, named.columns
+        elif mentioned in self.turning.tables:
+            written, listed = self.turning.tables[mentioned]
+            columns = {_unquoted(column).lower(): column for column in listed}
+        else:
+            raise ContextError(f"there is no table {node.name}; name one of the database")
+        visible = self.view.written()
+        name = self.names.alias(written, visible) if written.lower() in visible else written
+        self.view.sources.append(Seen(node.alias_or_name.lower(), name, dict(columns)))
+        return written if name == written else f"{written} AS {name}"
+
+    def join(self, join: exp.Join) -> str:
+        before = list(self.view.sources)
+        text = self.source(join.this)
+        added = self.view.sources[-1]
+        side = str(join.args.get("side") or "").upper()
+        on = join.args.get("on")
+        shared = [name.name.lower() for name in join.args.get("using") or []]
+        if str(join.args.get("method") or "").upper() == "NATURAL":
+            shared = [name for name in added.columns if any(name in one.columns for one in before)]
+        if shared:
+            added.merged = frozenset(shared)
+            pairs = [(next((one for one in before if name in one.columns), None), name) for name in shared]
+            if any(one is None for one, _ in pairs):
+                raise ContextError(f"USING ({', '.join(shared)}): no earlier source has it; name a shared column")
+            equal = [
+                f"{one.written}.{one.columns[name]} = {added.written}.{added.columns[name]}"
+                for one, name in pairs
+                if one
+            ]
+            return f" {side + ' ' if side else ''}JOIN {text} ON {' AND '.join(equal)}"
+        if on is None or (not side and isinstance(on, exp.Boolean) and on.this):
+            return f" CROSS JOIN {text}"
+        if side or not on.find(exp.Query, exp.Case, exp.Exists):
+            return f" {side + ' ' if side else ''}JOIN {text} ON {self.say(on.unnest())}"
+        self.moved.append(f"({self.say(on)})" if isinstance(on, exp.Or) else self.say(on))
+        return f" CROSS JOIN {text}"
+
+    def expand_windows(self) -> None:
+        """Write named windows where they are used."""
+        windows = {one.name.lower(): one for one in self.node.args.get("windows") or []}
+        for window in list(self.node.find_all(exp.Window)):
+            alias = window.args.get("alias")
+            known = windows.get(alias.name.lower()) if alias is not None else None
+            if known is not None and window is not known:
+                for part in ("partition_by", "order", "spec"):
+                    if known.args.get(part) and not window.args.get(part):
+                        value = known.args[part]
+                        window.set(part, [one.copy() for one in value] if isinstance(value, list) else value.copy())
+                window.set("alias", None)
+        self.node.set("windows", None)
+
+    def expand_aliases(self) -> None:
+        """Write the selected expression where its alias, or its number, stands."""
+        selected = {item.alias.lower(): item.this for item in self.node.expressions if isinstance(item, exp.Alias)}
+        items = [item.unalias() for item in self.node.expressions]
+        for clause, first in (("where", False), ("group", False), ("having", False), ("order", True)):
+            node = self.node.args.get(clause)
+            for column in list(node.find_all(exp.Column)) if node is not None else []:
+                name = column.name.lower()
+                known = not first and self.view.find(name, "") is not None
+                if not column.table and name in selected and not known and column.parent_select is self.node:
+                    column.replace(_grouped(selected[name].copy(), column))
+            for key in list(node.expressions) if node is not None and clause in ("group", "order") else []:
+                number = key.this if isinstance(key, exp.Ordered) else key
+                if isinstance(number, exp.Literal) and number.is_int and 0 < int(number.name) <= len(items):
+                    number.replace(items[int(number.name) - 1].copy())
+
+    def items(self, renamed: list[str]) -> tuple[list[str], dict[str, str]]:
+        """The selected items, and the output columns: mentioned to written."""
+        texts: list[str] = []
+        named: list[tuple[str, str]] = []
+        for place, item in enumerate(self.node.expressions):
+            value = item.unalias().unnest()
+            star = isinstance(value, exp.Star) or (isinstance(value, exp.Column) and isinstance(value.this, exp.Star))
+            if star:
+                texts.append(self.star(value))
+                named += [(name, column) for one in self.starred(value) for name, column in one.columns.items()]
+                continue
+            text = self.say(value)
+            mentioned = (renamed[place] if place < len(renamed) else item.alias_or_name).lower()
+            plain = isinstance(value, exp.Column) and not text.startswith("'")
+            plain = plain and (not renamed or mentioned == value.name.lower())
+            written = text.rpartition(".")[2] if plain else f"x{place + 1}" if mentioned and place < MOST_NAMED else ""
+            texts.append(text if plain or not written or not (item.alias or renamed) else f"{text} AS {written}")
+            named.append((mentioned, written if texts[-1] != text or plain else ""))
+        return self.disambiguated(texts, named)
+
+    def disambiguated(self, texts: list[str], named: list[tuple[str, str]]) -> tuple[list[str], dict[str, str]]:
+        """Give a number to columns that would come out under one name."""
+        if len(texts) == len(named):
+            written = [column.lower() for _, column in named]
+            for place, (mentioned, column) in enumerate(named):
+                if column and written.count(column.lower()) > 1 and " AS " not in texts[place] and place < MOST_NAMED:
+                    texts[place] += f" AS x{place + 1}"
+                    named[place] = (mentioned, f"x{place + 1}")
+        outputs: dict[str, str] = {}
+        for mentioned, column in named:
+            if column:
+                outputs.setdefault(mentioned, column)
+        return texts, outputs
+
+    def star(self, value: exp.Expr) -> str:
+        return "*" if isinstance(value, exp.Star) else f"{self.starred(value)[0].written}.*"
+
+    def starred(self, value: exp.Expr) -> list[Seen]:
+        if isinstance(value, exp.Star):
+            return self.view.sources
+        found = [one for one in self.view.sources if one.mentioned == str(value.args.get("table") or "").lower()]
+        if not found:
+            raise ContextError(f"{value.sql()}: there is no such source; name one of FROM")
+        return found
+
+    def say(self, expression: exp.Expr) -> str:
+        """An expression of this query, its columns and subqueries written."""
+        holder = exp.Paren(this=expression.copy())
+        for node in list(holder.walk(bfs=False, prune=lambda one: isinstance(one, exp.Query))):
+            if isinstance(node, exp.Column):
+                node.replace(exp.Var(this=self.column(node)))
+            elif isinstance(node, exp.Query):
+                text = self.turning.query(node, self.view)[0]
+                node.replace(exp.Var(this=text if isinstance(node.parent, exp.Exists) else f"({text})"))
+        return write(holder.this, self.turning.dialect)
+
+    def column(self, node: exp.Column) -> str:
+        found = self.view.find(node.name.lower(), node.table.lower())
+        if found is not None:
+            return found
+        if node.this.args.get("quoted") and not node.table:
+            return "'" + node.name.replace("'", "''") + "'"
+        where = f"{node.table}.{node.name}" if node.table else node.name
+        raise ContextError(f"there is no column {where} in view; name a column of a table in FROM")
+
+
+def _grouped(value: exp.Expr, place: exp.Expr) -> exp.Expr:
+    """``value`` in parentheses where it becomes a part of something else."""
+    alone = isinstance(place.parent, exp.Ordered | exp.Group | exp.Having | exp.Where)
+    return value if alone or not isinstance(value, exp.Binary | exp.Not) else exp.Paren(this=value)
+
+
+def _unquoted(name: str) -> str:
+    return name[1:-1].replace('""', '"') if name[:1] == '"' else name.strip("`")
