@@ -76,7 +76,7 @@ def _questions() -> Iterator[tuple[Path, str, str]]:
     if not (SPIDER / "spider_dev.jsonl").is_file():
         return
     rows = [json.loads(line) for line in (SPIDER / "spider_dev.jsonl").read_text("utf-8").splitlines()]
-    for row in rows[:: max(1, len(rows) // 200)]:
+    for row in rows[:: max(1, len(rows) // 400)]:
         file = SPIDER / "spider" / "database" / row["db_id"] / f"{row['db_id']}.sqlite"
         if file.is_file():
             yield file, row["question"], row["query"]

@@ -24,8 +24,9 @@ from expert_cli.grammar.tokens import Vocabulary
 from expert_cli.task import Binding
 
 COMPILED = 64  # grammars kept compiled
-# Runs of characters whose tokens are all allowed at once inside strings and identifiers: llguidance then skips them.
-SLICES = (r"[a-zA-Z0-9_]{1,30}", r"[^'\n]{1,30}")
+# Runs of characters whose tokens are all allowed at once inside identifiers and strings: llguidance then skips them.
+# The second must hold no character that the strings of our grammars lack, or it never applies.
+SLICES = (r"[a-zA-Z0-9_]{1,30}", r"[^'\x00-\x1F]{1,30}")
 
 _tokenizers: OrderedDict[int, tuple[Vocabulary, Any]] = OrderedDict()
 _explored: OrderedDict[Any, Explored] = OrderedDict()

@@ -16,6 +16,7 @@ Indices = np.ndarray[Any, np.dtype[np.intp]]
 
 MOST_PLACES = 5_000  # of one grammar, before they are forgotten
 MOST_BYTES = 1 << 21  # of one grammar's masks and ids
+SHARED_BYTES = 4096  # of a mask that is compared with those that are kept; larger ones are seldom met again
 MOST_IDS = 4096  # of a mask whose ids are kept
 
 
@@ -56,7 +57,7 @@ class Explored:
         self.start = Place()
         self._count = self._bytes = 0
         self._masks: dict[bytes, Mask] = {}
-        self._ids: dict[tuple[int, Hashable], Indices] = {}
+        self._ids: dict[tuple[int, Hashable], tuple[Mask, Indices]] = {}
 
     def step(self, place: Place, token: int) -> Place:
         """The place after ``token``."""
@@ -69,7 +70,11 @@ class Explored:
         return known
 
     def kept(self, mask: Mask) -> Mask:
-        """One array for all equal masks, read-only."""
+        """``mask`` for keeping: one array for all equal small ones, read-only."""
+        if mask.nbytes > SHARED_BYTES:
+            self._bytes += mask.nbytes
+            mask.setflags(write=False)
+            return mask
         key = mask.tobytes()
         known = self._masks.get(key)
         if known is None:
@@ -80,11 +85,12 @@ class Explored:
     def ids(self, kept: Mask, change: Hashable, mask: Callable[[], Mask]) -> Indices:
         """The ids that ``mask()`` allows, which is what ``change`` makes of a mask that is kept."""
         key = (id(kept), change)
-        known = self._ids.get(key)
-        if known is None:
-            # finding them among 151k is thirty times faster over booleans than over bytes
-            known = np.flatnonzero(np.unpackbits(mask().view(np.uint8), bitorder="little").view(np.bool_))
-            if len(known) <= MOST_IDS:
-                self._bytes += known.nbytes
-                self._ids[key] = known
-        return known
+        if key in self._ids:
+            return self._ids[key][1]
+        # finding them among 151k is thirty times faster over booleans than over bytes
+        found = np.flatnonzero(np.unpackbits(mask().view(np.uint8), bitorder="little").view(np.bool_))
+        if len(found) <= MOST_IDS:
+            self._bytes += found.nbytes
+            # the mask is kept, so that its id stays its own
+            self._ids[key] = (kept, found)
+        return found

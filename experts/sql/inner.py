@@ -7,49 +7,19 @@ grammars can say is printed as it is: the grammar then refuses it and says where
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from expert_cli.errors import ContextError
+from experts.sql.expand import Seen, View, expand_aliases, expand_windows
 from experts.sql.names import OUTPUTS, NamesBinding
 from experts.sql.writer import write
 
 MOST_NAMED = len(OUTPUTS)
 DEEPEST = 60
 """Queries within queries."""
-
-
-@dataclass
-class Seen:
-    """A source as it may be mentioned (lower case), as it is written, and its columns: mentioned to written."""
-
-    mentioned: str
-    written: str
-    columns: dict[str, str]
-    merged: frozenset[str] = frozenset()
-    """Columns that USING took together with those of an earlier source."""
-
-
-@dataclass
-class View:
-    """What a query sees: its sources so far, and the query around it."""
-
-    outer: View | None = None
-    sources: list[Seen] = field(default_factory=list)
-
-    def written(self) -> set[str]:
-        names = {source.written.lower() for source in self.sources}
-        return names | (self.outer.written() if self.outer else set())
-
-    def find(self, column: str, source: str) -> str | None:
-        """The written form of a column, by the name of its source or by its own alone."""
-        for one in self.sources:
-            if (one.mentioned == source or (not source and column not in one.merged)) and column in one.columns:
-                return f"{one.written}.{one.columns[column]}"
-        return self.outer.find(column, source) if self.outer else None
 
 
 def inner(sql: str, names: NamesBinding, dialect: str = "sqlite") -> str:
@@ -122,9 +92,7 @@ class _Turning:
         word = {exp.Union: "UNION", exp.Intersect: "INTERSECT", exp.Except: "EXCEPT"}[type(node)]
         return word + ("" if node.args.get("distinct", True) else " ALL")
 
-    def query(
-        self, node: exp.Expr, outer: View | None, renamed: Iterable[str] = ()
-    ) -> tuple[str, dict[str, str]]:
+    def query(self, node: exp.Expr, outer: View | None, renamed: Iterable[str] = ()) -> tuple[str, dict[str, str]]:
         """A query's text and its output columns, mentioned to written."""
         self.depth += 1
         if self.depth > DEEPEST:
@@ -196,8 +164,8 @@ class _Select:
     def text(self, renamed: list[str]) -> tuple[str, dict[str, str]]:
         node = self.node
         begin = self.sources()
-        self.expand_windows()
-        self.expand_aliases()
+        expand_windows(self.node)
+        expand_aliases(self.node, self.view)
         items, outputs = self.items(renamed)
         distinct = "DISTINCT " if node.args.get("distinct") else ""
         text = f"{begin}SELECT {distinct}{', '.join(items)}"
@@ -279,36 +247,6 @@ class _Select:
         self.moved.append(f"({self.say(on)})" if isinstance(on, exp.Or) else self.say(on))
         return f" CROSS JOIN {text}"
 
-    def expand_windows(self) -> None:
-        """Write named windows where they are used."""
-        windows = {one.name.lower(): one for one in self.node.args.get("windows") or []}
-        for window in list(self.node.find_all(exp.Window)):
-            alias = window.args.get("alias")
-            known = windows.get(alias.name.lower()) if alias is not None else None
-            if known is not None and window is not known:
-                for part in ("partition_by", "order", "spec"):
-                    if known.args.get(part) and not window.args.get(part):
-                        value = known.args[part]
-                        window.set(part, [one.copy() for one in value] if isinstance(value, list) else value.copy())
-                window.set("alias", None)
-        self.node.set("windows", None)
-
-    def expand_aliases(self) -> None:
-        """Write the selected expression where its alias, or its number, stands."""
-        selected = {item.alias.lower(): item.this for item in self.node.expressions if isinstance(item, exp.Alias)}
-        items = [item.unalias() for item in self.node.expressions]
-        for clause, first in (("where", False), ("group", False), ("having", False), ("order", True)):
-            node = self.node.args.get(clause)
-            for column in list(node.find_all(exp.Column)) if node is not None else []:
-                name = column.name.lower()
-                known = not first and self.view.find(name, "") is not None
-                if not column.table and name in selected and not known and column.parent_select is self.node:
-                    column.replace(_grouped(selected[name].copy(), column))
-            for key in list(node.expressions) if node is not None and clause in ("group", "order") else []:
-                number = key.this if isinstance(key, exp.Ordered) else key
-                if isinstance(number, exp.Literal) and number.is_int and 0 < int(number.name) <= len(items):
-                    number.replace(items[int(number.name) - 1].copy())
-
     def items(self, renamed: list[str]) -> tuple[list[str], dict[str, str]]:
         """The selected items, and the output columns: mentioned to written."""
         texts: list[str] = []
@@ -373,12 +311,6 @@ class _Select:
             return "'" + node.name.replace("'", "''") + "'"
         where = f"{node.table}.{node.name}" if node.table else node.name
         raise ContextError(f"there is no column {where} in view; name a column of a table in FROM")
-
-
-def _grouped(value: exp.Expr, place: exp.Expr) -> exp.Expr:
-    """``value`` in parentheses where it becomes a part of something else."""
-    alone = isinstance(place.parent, exp.Ordered | exp.Group | exp.Having | exp.Where)
-    return value if alone or not isinstance(value, exp.Binary | exp.Not) else exp.Paren(this=value)
 
 
 def _unquoted(name: str) -> str:

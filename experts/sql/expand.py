@@ -1,0 +1,75 @@
+"""What a query sees, and what its clauses say once windows and output columns are written out where they are named."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sqlglot import exp
+
+
+@dataclass
+class Seen:
+    """A source as it may be mentioned (lower case), as it is written, and its columns: mentioned to written."""
+
+    mentioned: str
+    written: str
+    columns: dict[str, str]
+    merged: frozenset[str] = frozenset()
+    """Columns that USING took together with those of an earlier source."""
+
+
+@dataclass
+class View:
+    """What a query sees: its sources so far, and the query around it."""
+
+    outer: View | None = None
+    sources: list[Seen] = field(default_factory=list)
+
+    def written(self) -> set[str]:
+        names = {source.written.lower() for source in self.sources}
+        return names | (self.outer.written() if self.outer else set())
+
+    def find(self, column: str, source: str) -> str | None:
+        """The written form of a column, by the name of its source or by its own alone."""
+        for one in self.sources:
+            if (one.mentioned == source or (not source and column not in one.merged)) and column in one.columns:
+                return f"{one.written}.{one.columns[column]}"
+        return self.outer.find(column, source) if self.outer else None
+
+
+def expand_windows(select: exp.Select) -> None:
+    """Write named windows where they are used."""
+    windows = {one.name.lower(): one for one in select.args.get("windows") or []}
+    for window in list(select.find_all(exp.Window)):
+        alias = window.args.get("alias")
+        known = windows.get(alias.name.lower()) if alias is not None else None
+        if known is not None and window is not known:
+            for part in ("partition_by", "order", "spec"):
+                if known.args.get(part) and not window.args.get(part):
+                    value = known.args[part]
+                    window.set(part, [one.copy() for one in value] if isinstance(value, list) else value.copy())
+            window.set("alias", None)
+    select.set("windows", None)
+
+
+def expand_aliases(select: exp.Select, view: View) -> None:
+    """Write the selected expression where its alias, or its number, stands."""
+    selected = {item.alias.lower(): item.this for item in select.expressions if isinstance(item, exp.Alias)}
+    items = [item.unalias() for item in select.expressions]
+    for clause, first in (("where", False), ("group", False), ("having", False), ("order", True)):
+        node = select.args.get(clause)
+        for column in list(node.find_all(exp.Column)) if node is not None else []:
+            name = column.name.lower()
+            known = not first and view.find(name, "") is not None
+            if not column.table and name in selected and not known and column.parent_select is select:
+                column.replace(_grouped(selected[name].copy(), column))
+        for key in list(node.expressions) if node is not None and clause in ("group", "order") else []:
+            number = key.this if isinstance(key, exp.Ordered) else key
+            if isinstance(number, exp.Literal) and number.is_int and 0 < int(number.name) <= len(items):
+                number.replace(items[int(number.name) - 1].copy())
+
+
+def _grouped(value: exp.Expr, place: exp.Expr) -> exp.Expr:
+    """``value`` in parentheses where it becomes a part of something else."""
+    alone = isinstance(place.parent, exp.Ordered | exp.Group | exp.Having | exp.Where)
+    return value if alone or not isinstance(value, exp.Binary | exp.Not) else exp.Paren(this=value)
