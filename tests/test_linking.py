@@ -114,6 +114,13 @@ LITERALS = [
     ("British customers", ["United Kingdom"], ["customers.country"]),
     ("female customers", ["F"], ["customers.gender,customers.is_active"]),
     ("men", ["M"], ["customers.gender"]),
+    ("customers in the United States", ["USA"], ["customers.country"]),
+    ("two girls", ["2", "F"], ["", "customers.gender,customers.is_active"]),
+    # the same letters and digits, the same stem, a letter away
+    ("customers in Sao-Paulo or NewYork City", ["Sao-Paulo", "New York City "], ["", "customers.city"]),
+    ("what was shipping?", ["shipped"], ["orders.status"]),
+    ("orders of John Smyth", ["John Smyth", "John Smith"], ["", "customers.full_name"]),
+    ("orders of John Brown", ["John Brown"], [""]),
     # flags: a mentioned column that holds nothing but a pair offers both
     ("is active", ["F", "T"], ["customers.is_active", "customers.is_active"]),
     # quoted text, in every quote
@@ -126,11 +133,18 @@ LITERALS = [
     ("zip 02139 or 00501", ["02139", "00501"], ["orders.zip", ""]),
     ("after 2024-01-05 and 2023-1-2 10:20:30", ["2024-01-05", "2023-1-2 10:20:30"], ["orders.orderdate", ""]),
     ("the 2nd", [], []),
+    ("two hundred or 1.5 million", ["2", "200", "1.5", "1500000"], ["", "", "", ""]),
+    ("on January 5, 2024", ["5", "2024-01-05", "2024"], ["", "orders.orderdate", ""]),
+    ("the 5th of Jan 2024, 1/5/2024", ["2024-01-05", "2024", "1", "5"], ["orders.orderdate", "", "", ""]),
+    ("in March 2020 or 13/45/2020", ["2020-03", "2020", "13", "45"], ["", "", "", ""]),
     # names by their capitals, the first word excepted
     ("Queen of England, 1990, Bowie", ["Queen of England", "1990", "Bowie"], ["", "", ""]),
     ("Berlin", [], []),
+    ("we like Queen of England", ["Queen of England"], [""]),
+    ("got grade C", ["C"], [""]),
     # words that announce text
     ("contains the letter x", ["x"], [""]),
+    ("names with the letter a", ["a"], [""]),
     ("titled dune", ["dune"], [""]),
     ("contains the", [], []),
     ("starting", [], []),

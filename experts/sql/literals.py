@@ -6,17 +6,21 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from experts.sql.schema import Key, Schema
-from experts.sql.words import STOP, Word
+from experts.sql.schema import Key, Schema, squash
+from experts.sql.words import STOP, Word, stem
 
 MAX_LITERALS = 12
 MAX_SPAN = 6
 """Words in the longest span that is looked up among the values."""
 
-NUMBERS = {
-    word: str(number)
-    for number, word in enumerate("zero one two three four five six seven eight nine ten eleven twelve".split())
-}
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+)
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+NUMBERS = {word: str(number) for number, word in enumerate(_ONES.split())}
+NUMBERS |= {word: str(10 * number) for number, word in enumerate(_TENS.split(), 2)}
+SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
 DEMONYMS = dict(
     pair.split("=")
     for pair in "french=france italian=italy american=usa british=uk english=england german=germany spanish=spain "
@@ -30,6 +34,24 @@ DEMONYMS = dict(
 """Adjectives of places, where the place's name does not begin with the same letters or the ending varies."""
 
 PLACES = {"usa": ("usa", "united states", "us", "united states of america"), "uk": ("uk", "united kingdom", "england")}
+STATES = dict(
+    pair.split("=")
+    for pair in "alabama=al alaska=ak arizona=az arkansas=ar california=ca colorado=co connecticut=ct delaware=de "
+    "florida=fl georgia=ga hawaii=hi idaho=id illinois=il indiana=in iowa=ia kansas=ks kentucky=ky louisiana=la "
+    "maine=me maryland=md massachusetts=ma michigan=mi minnesota=mn mississippi=ms missouri=mo montana=mt nebraska=ne "
+    "nevada=nv new_hampshire=nh new_jersey=nj new_mexico=nm new_york=ny north_carolina=nc north_dakota=nd ohio=oh "
+    "oklahoma=ok oregon=or pennsylvania=pa rhode_island=ri south_carolina=sc south_dakota=sd tennessee=tn texas=tx "
+    "utah=ut vermont=vt virginia=va washington=wa west_virginia=wv wisconsin=wi wyoming=wy".split()
+)
+MONTHS = {
+    name[:size]: number
+    for number, name in enumerate(
+        "january february march april may june july august september october november december".split(), 1
+    )
+    for size in (3, len(name))
+}
+ENDINGS = ("", "e", "d", "ed", "s", "es", "ing", "er", "eer", "y", "ly", "al", "ful", "ion", "ation")
+"""What may follow a word's stem in a value of one word."""
 
 TRIGGERS = frozenset(
     "substring contain contains containing contained word letter letters includes including called named titled "
@@ -44,6 +66,10 @@ CODES = {
     "males": ("m",),
     "women": ("f",),
     "men": ("m",),
+    "girl": ("f", "female"),
+    "girls": ("f", "female"),
+    "boy": ("m", "male"),
+    "boys": ("m", "male"),
 }
 """Words whose value a database often holds as a code."""
 
@@ -51,7 +77,15 @@ QUOTED = re.compile(r"\"([^\"]+)\"|(?<!\w)'([^']+)'(?!\w)|\u201c([^\u201d]+)\u20
 NUMBER = re.compile(
     r"(?<![\w.])\d{4}-\d{1,2}-\d{1,2}(?: \d{2}:\d{2}:\d{2})?|(?<![\w.])-?\d+(?:,\d{3})*(?:\.\d+)?(?!\w)"
 )
-NAME = re.compile(r"[^\W\d_][\w'.&-]*(?:\s+(?:of|the|and|de|&|[^\W\d_a-z][\w'.&-]*|\d+))*")
+NAME = re.compile(r"(?<![\w'.&-])[^\W\d_a-z][\w'.&-]*(?:\s+(?:of|the|and|de|&|[^\W\d_a-z][\w'.&-]*|\d+))*")
+_MONTH = f"(?P<name>{'|'.join(sorted(MONTHS, key=len, reverse=True))})"
+DATES = (
+    re.compile(rf"(?<!\w){_MONTH}\.? (?P<day>\d{{1,2}})(?:st|nd|rd|th)?,? (?P<year>\d{{4}})(?!\w)", re.I),
+    re.compile(rf"(?<!\w)(?P<day>\d{{1,2}})(?:st|nd|rd|th)?(?: of)? {_MONTH}\.?,? (?P<year>\d{{4}})(?!\w)", re.I),
+    re.compile(rf"(?<!\w){_MONTH}\.?,? (?:of )?(?P<year>\d{{4}})(?!\w)", re.I),
+    re.compile(r"(?<![\w/])(?P<month>\d{1,2})/(?P<day>\d{1,2})/(?P<year>\d{4})(?![\w/])"),
+)
+"""Dates that people write, day within month before month within year; numbers alone are read month first."""
 PLAIN_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?")
 """A number as SQL writes it, which SQLite holds exactly or nearly so."""
 
@@ -87,6 +121,7 @@ def literals(question: str, schema: Schema, spans: Sequence[Word], places: Mappi
     """
     taken: dict[str, Literal] = {}
     covered: set[int] = set()
+    unheld: set[tuple[int, int]] = set()
     for pair, values in schema.flags.items():
         if pair in places:
             for value in values:
@@ -96,12 +131,15 @@ def literals(question: str, schema: Schema, spans: Sequence[Word], places: Mappi
     for text, first, last, columns in _candidates(question, schema, spans):
         key = text.lower()
         inside = set(range(first, last + 1))
-        if key in taken or (inside <= covered and not re.fullmatch(r"-?\d+(\.\d+)?", text)):
+        repeats = inside <= covered and not (columns and (first, last) in unheld)
+        if key in taken or (repeats and not re.fullmatch(r"-?\d+(\.\d+)?", text)):
             continue
         if first == 0 and not columns and last == 0 and key in STOP:
             continue
         taken[key] = Literal(text, last, columns)
         covered |= inside
+        if not columns:
+            unheld.add((first, last))
         if len(taken) == MAX_LITERALS:
             break
     return tuple(sorted(taken.values(), key=lambda literal: literal.word))
@@ -111,9 +149,11 @@ def _candidates(question: str, schema: Schema, spans: Sequence[Word]) -> Iterato
     """Every literal that the question or the database suggests, the surest first."""
     yield from _held(question, schema, spans)
     yield from _quoted(question, spans)
+    yield from _dates(question, schema, spans)
     yield from _numbers(question, spans)
     yield from _capitalised(question, spans)
     yield from _triggered(spans)
+    yield from _resembling(question, schema, spans)
 
 
 def _held(question: str, schema: Schema, spans: Sequence[Word]) -> Iterator[Candidate]:
@@ -121,24 +161,57 @@ def _held(question: str, schema: Schema, spans: Sequence[Word]) -> Iterator[Cand
     for size in range(min(MAX_SPAN, len(spans)), 0, -1):
         for first in range(len(spans) - size + 1):
             last = first + size - 1
-            span = question[spans[first][1] : spans[last][2]].lower()
-            if len(span) < 2 or span in STOP:
+            written = question[spans[first][1] : spans[last][2]]
+            span = written.lower()
+            # a letter or a stop word in capitals, as in "grade A" or "division AS", unless it begins the question
+            told = written.isupper() and (first > 0 or size > 1)
+            if (len(span) < 2 or span in STOP) and not told:
                 continue
             key = next((key for key in _keys(span, size) if key in schema.values), None)
+            key = key or (schema.squashed.get(squash(span)) if len(span) > 3 else None)
             if key is not None:
-                held = schema.values[key]
-                yield held[0][2], first, last, tuple((table.lower(), column.lower()) for table, column, _ in held)
+                yield _value(schema, key, first, last)
+
+
+def _value(schema: Schema, key: str, first: int, last: int) -> Candidate:
+    held = schema.values[key]
+    return held[0][2], first, last, tuple((table.lower(), column.lower()) for table, column, _ in held)
 
 
 def _keys(span: str, size: int) -> Iterator[str]:
     """What a lower-cased span of ``size`` words may stand as among the values."""
     yield span
+    yield span + "."
+    place = DEMONYMS.get(span, span)
     if size == 1:
-        place = DEMONYMS.get(span, span)
         yield from CODES.get(span, ())
-        yield from PLACES.get(place, (place,))
+    for name, others in PLACES.items():
+        if place == name or (size > 1 and place in others):
+            yield from others
+    yield place
+    if (state := STATES.get(span.replace(" ", "_"))) is not None:
+        yield state
     if span.endswith("s") and len(span) > 3:
         yield span[:-1]
+
+
+def _resembling(question: str, schema: Schema, spans: Sequence[Word]) -> Iterator[Candidate]:
+    """Values that a word's stem begins, and values a letter or two away from a name."""
+    for place, (word, _, _) in enumerate(spans):
+        lower = word.lower()
+        if lower[:3] in MONTHS and lower in MONTHS and lower[:3] in schema.values:
+            yield _value(schema, lower[:3], place, place)
+        if len(lower) < 5 or lower in STOP or lower in schema.values:
+            continue
+        root = stem(lower)
+        formed = (begun + ending for begun in (root, root + root[-1]) for ending in ENDINGS)
+        key = next((form for form in formed if form in schema.values), None)
+        if key is not None and len(key) > 3:
+            yield _value(schema, key, place, place)
+    for text, first, last, _ in (*_quoted(question, spans), *_capitalised(question, spans)):
+        key = schema.resembling(text.lower())
+        if key is not None:
+            yield _value(schema, key, first, last)
 
 
 def _quoted(question: str, spans: Sequence[Word]) -> Iterator[Candidate]:
@@ -148,15 +221,43 @@ def _quoted(question: str, spans: Sequence[Word]) -> Iterator[Candidate]:
             yield next(group for group in match.groups() if group), inside[0], inside[-1], ()
 
 
+def _dates(question: str, schema: Schema, spans: Sequence[Word]) -> Iterator[Candidate]:
+    """Dates in words or with slashes, as ISO 8601 writes them."""
+    for pattern in DATES:
+        for match in pattern.finditer(question):
+            parts = match.groupdict()
+            month = int(parts["month"]) if "month" in parts else MONTHS[parts["name"].lower()]
+            day = int(parts["day"]) if "day" in parts else None
+            inside = _inside(match, spans)
+            if inside and 1 <= month <= 12 and (day is None or 1 <= day <= 31):
+                text = f"{parts['year']}-{month:02}" + ("" if day is None else f"-{day:02}")
+                if text in schema.values:
+                    yield _value(schema, text, inside[0], inside[-1])
+                else:
+                    yield text, inside[0], inside[-1], ()
+
+
 def _numbers(question: str, spans: Sequence[Word]) -> Iterator[Candidate]:
     """Numbers and dates in digits, then numbers in words."""
     for match in NUMBER.finditer(question):
         inside = _inside(match, spans)
         if inside:
-            yield match.group(0).replace(",", ""), inside[0], inside[-1], ()
+            text = match.group(0).replace(",", "")
+            following = spans[inside[-1] + 1][0].lower() if inside[-1] + 1 < len(spans) else ""
+            if following in SCALES and PLAIN_NUMBER.fullmatch(text):
+                yield _scaled(text, following), inside[0], inside[-1] + 1, ()
+            yield text, inside[0], inside[-1], ()
     for index, (word, _, _) in enumerate(spans):
-        if word.lower() in NUMBERS:
-            yield NUMBERS[word.lower()], index, index, ()
+        if (number := NUMBERS.get(word.lower())) is not None:
+            following = spans[index + 1][0].lower() if index + 1 < len(spans) else ""
+            if following in SCALES:
+                yield _scaled(number, following), index, index + 1, ()
+            yield number, index, index, ()
+
+
+def _scaled(number: str, scale: str) -> str:
+    value = float(number) * SCALES[scale]
+    return str(int(value)) if value.is_integer() else str(value)
 
 
 def _inside(match: re.Match[str], spans: Sequence[Word]) -> list[int]:
@@ -181,8 +282,10 @@ def _triggered(spans: Sequence[Word]) -> Iterator[Candidate]:
     """The word after one that announces text, as in "contains the letter x"."""
     for index, (word, _, _) in enumerate(spans[:-1]):
         if word.lower() in TRIGGERS:
-            skip = 2 if spans[index + 1][0].lower() in ("the", "a", "an", "word", "letter", "letters", "with") else 1
+            following = spans[index + 1][0].lower()
+            letter = word.lower() in ("letter", "letters") and len(following) == 1
+            skip = 2 if following in ("the", "a", "an", "word", "letter", "letters", "with") and not letter else 1
             if index + skip < len(spans):
                 text = spans[index + skip][0]
-                if text.lower() not in STOP and text.lower() not in TRIGGERS:
+                if letter or (text.lower() not in STOP and text.lower() not in TRIGGERS):
                     yield text, index + skip, index + skip, ()

@@ -89,6 +89,28 @@ class Schema:
         return {table.name.lower(): table for table in self.tables}
 
     @cached_property
+    def squashed(self) -> dict[str, str]:
+        """The values whose letters and digits are not the whole of them: those alone -> the value's key."""
+        short = ((squash(key), key) for key in self.values)
+        return {text: key for text, key in short if len(text) > 3 and text != key}
+
+    @cached_property
+    def _lengths(self) -> dict[tuple[str, int], list[str]]:
+        found: dict[tuple[str, int], list[str]] = {}
+        for key in self.values:
+            found.setdefault((key[0], len(key)), []).append(key)
+        return found
+
+    def resembling(self, text: str) -> str | None:
+        """The value closest to lower-cased ``text`` but for a letter, or two where it is long; None where two are."""
+        most = 0 if len(text) < 5 else 1 if len(text) < 10 else 2
+        if not most or text in self.values:
+            return None
+        near = (key for size in range(-most, most + 1) for key in self._lengths.get((text[0], len(text) + size), ()))
+        found = sorted((apart, key) for key in near if (apart := _apart(text, key, most)) <= most)
+        return found[0][1] if found and (len(found) == 1 or found[0][0] < found[1][0]) else None
+
+    @cached_property
     def flags(self) -> dict[Key, tuple[str, ...]]:
         """Text columns whose only values are a pair such as ``T`` and ``F``, with those values."""
         held: dict[Key, dict[str, str]] = {}
@@ -188,6 +210,26 @@ def from_ddl(text: str, source: str = "schema") -> Schema:
             raise ContextError(f"{source}: {problem}; give CREATE TABLE statements that SQLite accepts") from problem
         connection.set_authorizer(None)
         return _read(connection)
+
+
+def squash(text: str) -> str:
+    """The letters and digits of ``text``."""
+    return "".join(filter(str.isalnum, text))
+
+
+def _apart(one: str, other: str, most: int) -> int:
+    """The edit distance of two texts, or more than ``most``."""
+    row = list(range(len(other) + 1))
+    for place, letter in enumerate(one, 1):
+        diagonal, row[0] = row[0], place
+        for column, against in enumerate(other, 1):
+            diagonal, row[column] = (
+                row[column],
+                min(row[column] + 1, row[column - 1] + 1, diagonal + (letter != against)),
+            )
+        if min(row) > most:
+            return most + 1
+    return row[-1]
 
 
 def quote(name: str) -> str:
