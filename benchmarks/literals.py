@@ -16,7 +16,7 @@ from sqlglot import exp
 
 from experts.sql.corpora.spider import database, located
 from experts.sql.linking import link
-from experts.sql.pointers import SMALL_INTEGERS
+from experts.sql.literals import SMALL_NUMBERS
 from experts.sql.prepare import data_root
 from experts.sql.schema import Schema
 
@@ -34,7 +34,7 @@ def rows(train: bool) -> Iterator[tuple[int, str, str, Schema]]:
 def reach(node: exp.Literal, question: str, schema: Schema) -> str:
     """How the literal of a gold query can be written for ``question``."""
     text = str(node.this)
-    if not node.is_string and text in SMALL_INTEGERS:
+    if not node.is_string and text in SMALL_NUMBERS:
         return "small"
     if isinstance(node.parent, exp.Like):
         text = text.strip("%")

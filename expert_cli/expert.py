@@ -9,6 +9,7 @@ print(answer.sql, answer.rows)
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from functools import cached_property
 from math import exp
 from pathlib import Path
@@ -31,7 +32,7 @@ from expert_cli.answer import (
 from expert_cli.conversation import Template, render
 from expert_cli.errors import NoAnswerError, UsageError
 from expert_cli.manifest import Decoding
-from expert_cli.task import Binding, Context, Limits, Task
+from expert_cli.task import Binding, Context, Limits, Question, Task
 from expert_cli.trial import Trial
 
 PREFER_ROWS = 5
@@ -178,7 +179,7 @@ class Session:
         steps = writer.write(prompt, linked.binding(), width=decoding.candidates, max_tokens=decoding.max_tokens)
         yield next(steps)
         read = perf_counter()
-        drafts = yield from steps
+        drafts = _charged((yield from steps), linked)
         written = perf_counter()
         trial = Trial(self.context, linked, limits or Limits(), run and self.runs)
         yield from trial.choose(drafts, self.expert.prefer_rows)
@@ -213,6 +214,12 @@ class Session:
             tokens=candidates[chosen].tokens,
             checked=checked,
         )
+
+
+def _charged(drafts: list[Draft], linked: Question) -> list[Draft]:
+    """The drafts with what they make up taken off, the most probable first."""
+    charged = [replace(draft, logprob=draft.logprob - linked.surcharge(draft.text)) for draft in drafts]
+    return sorted(charged, key=lambda draft: -draft.logprob)
 
 
 def _line(text: str) -> str:

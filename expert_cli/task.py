@@ -96,6 +96,10 @@ class Question(Protocol):
 
     def binding(self) -> Binding: ...
 
+    def surcharge(self, text: str) -> float:
+        """Nats to take off the log-probability of ``text`` for what it makes up, which the question does not offer."""
+        ...
+
     def check(self, text: str) -> Checked: ...
 
 

@@ -46,6 +46,14 @@ def test_which_candidate_wins(
     assert found.sql == f"{candidates[chosen]};"
 
 
+def test_what_is_made_up_costs(tmp_path: Path) -> None:
+    made_up = "SELECT name FROM items WHERE name != 'made up'"
+    found = expert({"?": [made_up, NAMES]}).ask("which?", shop(tmp_path))
+    assert [candidate.text for candidate in found.candidates] == [NAMES, made_up]
+    assert [candidate.logprob for candidate in found.candidates] == [-2.0, -3.0]
+    assert found.confidence == pytest.approx(math.exp(-2.0))
+
+
 def test_no_candidate_passes(tmp_path: Path) -> None:
     with pytest.raises(NoAnswerError, match=r"none of 2 candidates.*no such column: colour"):
         expert({"?": [WRONG, FAILS]}).ask("which?", shop(tmp_path))

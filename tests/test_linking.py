@@ -15,7 +15,7 @@ from expert_cli.task import Limits
 from experts.sql import pointers
 from experts.sql.identifiers import quoted
 from experts.sql.linking import MAX_COLUMNS, MAX_POINTERS, MAX_TABLES, link
-from experts.sql.literals import MAX_LITERALS
+from experts.sql.literals import MAX_LITERALS, Literal, made_up
 from experts.sql.plugin import task
 from experts.sql.schema import Column, Schema, Table, from_ddl, quote
 from experts.sql.words import split, stems
@@ -278,3 +278,19 @@ def test_hostile_names_end_to_end(tmp_path: Path, name: str, surface: str) -> No
             text = pointers.realise(text, question.linked, quoted)
         rows = context.run(question.check(text), Limits()).rows
     assert rows == (() if "\n" in name else ((name,),)), "a question is one line: no value of two lines is in it"
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        ("FROM t SELECT a WHERE b = 'Paris' AND c > 7 LIMIT 10", 0),
+        ("FROM t SELECT a WHERE b LIKE '%paris%'", 0),
+        ("FROM t SELECT a WHERE b = 'Rome' AND c = 11", 2),
+        ("FROM t SELECT a WHERE b = 'O''Brien' AND c = 12.5", 0),
+        ("FROM t AS t2 SELECT \"col 99\", `x 98` WHERE b = ''", 0),
+        ("FROM t SELECT a WHERE b = 'it''s 99'", 1),
+    ],
+)
+def test_made_up(query: str, count: int) -> None:
+    offered = (Literal("Paris", 0), Literal("O'Brien", 1), Literal("12.5", 2))
+    assert made_up(query, offered) == count

@@ -36,6 +36,9 @@ class SumsQuestion:
     def rules(self, state: Any) -> Mapping[str, str]:
         return {}
 
+    def surcharge(self, text: str) -> float:
+        return 0.0
+
     def check(self, text: str) -> Checked:
         if not re.fullmatch(r"=\d+", text):
             raise ContextError(f"{text!r} is no result; write = and digits")

@@ -86,6 +86,8 @@ DATES = (
     re.compile(r"(?<![\w/])(?P<month>\d{1,2})/(?P<day>\d{1,2})/(?P<year>\d{4})(?![\w/])"),
 )
 """Dates that people write, day within month before month within year; numbers alone are read month first."""
+SMALL_NUMBERS = frozenset(map(str, range(11)))
+"""Numbers that any query may hold."""
 PLAIN_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?")
 """A number as SQL writes it, which SQLite holds exactly or nearly so."""
 
@@ -289,3 +291,19 @@ def _triggered(spans: Sequence[Word]) -> Iterator[Candidate]:
                 text = spans[index + skip][0]
                 if letter or (text.lower() not in STOP and text.lower() not in TRIGGERS):
                     yield text, index + skip, index + skip, ()
+
+
+WRITTEN = re.compile(r"'((?:[^']|'')*)'|\"[^\"]*\"|`[^`]*`|(?<![\w.])(\d+(?:\.\d+)?)")
+"""A literal of a query, or a quoted name, in which there may be what looks like one."""
+
+
+def made_up(query: str, offered: Sequence[Literal]) -> int:
+    """How many literals of ``query`` are neither offered, alone or in a LIKE pattern, nor a small number."""
+    known = {literal.text.strip().lower() for literal in offered}
+    found = 0
+    for text, number in WRITTEN.findall(query):
+        if number:
+            found += number not in known and number not in SMALL_NUMBERS
+        elif text:
+            found += text.replace("''", "'").strip("%").strip().lower() not in known
+    return found

@@ -18,6 +18,7 @@ from experts.sql.execute import Worker, open_database
 from experts.sql.guard import DIALECTS
 from experts.sql.identifiers import quoted
 from experts.sql.linking import Linked, link
+from experts.sql.literals import made_up
 from experts.sql.schema import Schema, from_ddl, quote, read_sqlite
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 MAX_QUESTION = 4000
 """Characters; a longer text is not a question."""
+
+MADE_UP = 2.0
+"""Nats: a made-up literal must be seven times as likely as an offered one to win."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,10 @@ class SqlQuestion:
         """The names that the grammar may write."""
         found = bound(self.linked, self.surface)
         return pointing.StandingBinding(found.surface) if isinstance(found.surface, PointerBinding) else found
+
+    def surcharge(self, text: str) -> float:
+        """:data:`MADE_UP` nats for each literal that neither the question nor the database offers."""
+        return 0.0 if self.surface == "pointers" else MADE_UP * made_up(text, self.linked.literals)
 
     def check(self, text: str) -> CheckedSql:
         """Turn what the model wrote into SQL that parses, only reads, and passes EXPLAIN.

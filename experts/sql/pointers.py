@@ -14,6 +14,7 @@ from expert_cli.errors import ContextError
 from experts.sql import fromfirst
 from experts.sql.identifiers import literal
 from experts.sql.linking import Linked
+from experts.sql.literals import SMALL_NUMBERS
 from experts.sql.schema import quote
 
 TABLES, COLUMNS, LITERALS = 16, 96, 12
@@ -25,8 +26,6 @@ TOKENS = (
     *(f"<v{number}>" for number in range(LITERALS)),
 )
 """Every token that a base with this surface must hold as a special token, besides its template's own."""
-
-SMALL_INTEGERS = frozenset(str(number) for number in range(11))
 
 INSIDE = (exp.Count, exp.Sum, exp.Avg, exp.Min, exp.Max, exp.Exists, exp.And, exp.Or)
 OUTSIDE = (exp.Case, exp.Cast, exp.Window, exp.With, exp.Placeholder, exp.Offset, exp.DPipe, exp.Boolean, exp.Collate)
@@ -108,7 +107,7 @@ def _literals(query: exp.Query, linked: Linked) -> None:
             number = numbers.get(re.sub(r"\.0+$", "", text))
         if number is not None:
             node.replace(exp.to_identifier(f"{mark}zzv{number}", quoted=False))
-        elif mark or node.is_string or text not in SMALL_INTEGERS:
+        elif mark or node.is_string or text not in SMALL_NUMBERS:
             raise Unreachable(f"the literal {text!r} is not offered by the question")
 
 
