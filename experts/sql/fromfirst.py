@@ -32,19 +32,8 @@ _WORD = re.compile(
 )
 
 
-class _Writer(SQLite.Generator):  # type: ignore[misc, valid-type]
-    """Prints FROM and JOINs before SELECT, and negations beside their operator."""
-
-    def select_sql(self, expression: exp.Select) -> str:
-        source = expression.args.get("from_")
-        if source is None:
-            return str(super().select_sql(expression))
-        copy = expression.copy()
-        joins = copy.args.get("joins") or []
-        first = self.sql(copy.args["from_"]).strip() + "".join(" " + self.sql(join).strip() for join in joins)
-        for clause in ("with_", "from_", "joins"):
-            copy.set(clause, None)
-        return str(self.prepend_ctes(expression, f"{first} {super().select_sql(copy).strip()}"))
+class _SelectFirst(SQLite.Generator):  # type: ignore[misc, valid-type]
+    """Prints negations beside their operator, and sort directions only where they are DESC."""
 
     def neq_sql(self, expression: exp.NEQ) -> str:
         return str(self.binary(expression, "!="))
@@ -60,6 +49,21 @@ class _Writer(SQLite.Generator):  # type: ignore[misc, valid-type]
 
     def ordered_sql(self, expression: exp.Ordered) -> str:
         return str(self.sql(expression, "this")) + (" DESC" if expression.args.get("desc") else "")
+
+
+class _FromFirst(_SelectFirst):
+    """Prints FROM and JOINs before SELECT."""
+
+    def select_sql(self, expression: exp.Select) -> str:
+        source = expression.args.get("from_")
+        if source is None:
+            return str(super().select_sql(expression))
+        copy = expression.copy()
+        joins = copy.args.get("joins") or []
+        first = self.sql(copy.args["from_"]).strip() + "".join(" " + self.sql(join).strip() for join in joins)
+        for clause in ("with_", "from_", "joins"):
+            copy.set(clause, None)
+        return str(self.prepend_ctes(expression, f"{first} {super().select_sql(copy).strip()}"))
 
 
 def canonical(sql: str, schema: Schema, dialect: str = "sqlite") -> exp.Query:
@@ -108,9 +112,9 @@ def _referred(query: exp.Expr) -> bool:
     )
 
 
-def write(query: exp.Query) -> str:
-    """The FROM-first text of a canonical query."""
-    text = str(_Writer(dialect="sqlite").generate(query))
+def write(query: exp.Query, *, select_first: bool = False) -> str:
+    """The FROM-first text of a canonical query, or its SELECT-first text in the same style."""
+    text = str((_SelectFirst if select_first else _FromFirst)(dialect="sqlite").generate(query))
     return _SPACE.sub(lambda match: match[1] or " ", text).strip()
 
 

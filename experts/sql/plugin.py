@@ -20,6 +20,7 @@ from experts.sql.identifiers import quoted
 from experts.sql.linking import Linked, link
 from experts.sql.literals import made_up
 from experts.sql.schema import Schema, from_ddl, quote, read_sqlite
+from experts.sql.surface import surface as named
 
 if TYPE_CHECKING:
     from sqlglot import exp
@@ -55,7 +56,7 @@ class SqlQuestion:
 
     def surcharge(self, text: str) -> float:
         """:data:`MADE_UP` nats for each literal that neither the question nor the database offers."""
-        return 0.0 if self.surface == "pointers" else MADE_UP * made_up(text, self.linked.literals)
+        return 0.0 if named(self.surface).pointed else MADE_UP * made_up(text, self.linked.literals)
 
     def check(self, text: str) -> CheckedSql:
         """Turn what the model wrote into SQL that parses, only reads, and passes EXPLAIN.
@@ -66,8 +67,8 @@ class SqlQuestion:
         from experts.sql import fromfirst, guard, pointers
         from experts.sql.dialect import tidy, transpile
 
-        named = pointers.realise(text, self.linked) if self.surface == "pointers" else text
-        statement = guard.check(fromfirst.read(named), "sqlite", self.context.schema.by_name)
+        written = pointers.realise(text, self.linked) if named(self.surface).pointed else text
+        statement = guard.check(fromfirst.read(written), "sqlite", self.context.schema.by_name)
         self.context.explain(_strict(statement))
         query = tidy(_bare(statement))
         self.context.explain(query)
@@ -195,7 +196,7 @@ def bound(linked: Linked, surface: str) -> binding.SqlBinding:
     ]
     edges = [(linked.columns[left], linked.columns[right]) for left, right in linked.edges]
     values = [binding.Value(literal.value, f"v{place}") for place, literal in enumerate(linked.literals)]
-    return binding.SqlBinding(tables, edges, values, surface)
+    return binding.SqlBinding(tables, edges, values, "pointers" if named(surface).pointed else "names")
 
 
 def _plain(text: str) -> str:

@@ -35,8 +35,8 @@ class Unreachable(ContextError):
     """A query that the pointer surface cannot say for this question."""
 
 
-def point(query: exp.Query, linked: Linked) -> str:
-    """The pointer text of a canonical query.
+def point(query: exp.Query, linked: Linked, *, select_first: bool = False) -> str:
+    """The pointer text of a canonical query, FROM first unless told otherwise.
 
     Raises:
         Unreachable: a table, column or literal is not linked, or the query's form has no pointer text.
@@ -63,7 +63,7 @@ def point(query: exp.Query, linked: Linked) -> str:
             raise Unreachable(f"{table.name} is not linked")
         table.replace(exp.Table(this=exp.to_identifier(f"zzt{tables[table.name.lower()]}", quoted=False)))
     _literals(query, linked)
-    text = fromfirst.write(query)
+    text = fromfirst.write(query, select_first=select_first)
     text = re.sub(r"\bzz(any|pre|suf)_zzv(\d+)\b", r"<\1><v\2>", text)
     text = re.sub(r"\bzz([tcv]\d+)\b", r"<\1>", text)
     return re.sub(r" ?((?:<(?:any|pre|suf)>)?<[tcv]\d+>)", r"\1", text)

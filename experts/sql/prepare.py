@@ -29,6 +29,7 @@ from experts.sql import pointers, prompt, synthetic
 from experts.sql.corpora import Pair, bird, spider, wikisql
 from experts.sql.identifiers import quoted
 from experts.sql.linking import link
+from experts.sql.surface import surface as named
 
 
 def data_root() -> Path:
@@ -100,10 +101,10 @@ def render(pair: Pair, surface: str, rng: Random | None, copy: int = 0) -> Examp
     asked = prompt.asked(pair.question, pair.evidence)
     linked = link(asked, pair.schema, rng=rng, keep=frozenset(tables | columns))
     try:
-        answer = pointers.point(pair.query, linked)
+        answer = pointers.point(pair.query, linked, select_first=named(surface).select_first)
     except pointers.Unreachable:
         return None
-    if surface == "names":
+    if not named(surface).pointed:
         answer = pointers.realise(answer, linked, quoted)
     return Example(f"{pair.id}/{copy}", prompt.messages(linked, surface), answer)
 

@@ -10,6 +10,7 @@ from experts.sql.identifiers import quoted
 from experts.sql.linking import Linked, Mention
 from experts.sql.literals import Literal
 from experts.sql.schema import Column
+from experts.sql.surface import surface as named
 
 MAX_TAGS = 4
 """Pointers written after one question word."""
@@ -31,9 +32,10 @@ def messages(linked: Linked, surface: str) -> tuple[Message, ...]:
 
     What users and databases say never holds a special token: a space follows the bracket that would open one.
     """
-    if surface == "pointers":
+    pointed, select_first = named(surface)
+    if pointed:
         return Message("system", pointer_schema(linked)), Message("user", pointer_question(linked))
-    return Message("system", names_schema(linked)), Message("user", opened(linked.question))
+    return Message("system", names_schema(linked, select_first)), Message("user", opened(linked.question))
 
 
 def opened(text: str) -> str:
@@ -111,9 +113,9 @@ def _literal_tags(number: int, literal: Literal, place: dict[tuple[str, str], in
     return [f"<v{number}>", *(f"<c{column}>" for column in held[:2])]
 
 
-def names_schema(linked: Linked) -> str:
+def names_schema(linked: Linked, select_first: bool = False) -> str:
     """DDL-like lines with the linked tables, their columns, keys and the values that the question names."""
-    lines = ["Answer with one FROM-first SQL query over these tables:"]
+    lines = [f"Answer with one {'' if select_first else 'FROM-first '}SQL query over these tables:"]
     held = collections.defaultdict(list)
     for literal in linked.literals:
         for pair in literal.columns:
