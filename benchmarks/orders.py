@@ -2,8 +2,8 @@
 
     python benchmarks/orders.py --out runs/orders [--steps 700] [--expert-steps 800] [--only pointers-select]
 
-The recipe and the manifest are those of the shipped base and expert, but for their length; a stopped run goes on. Prints
-the execution accuracy on the held-out training databases and on Spider's development set.
+The recipe and the manifest are those of the shipped base and expert, but for their length; a stopped run goes on.
+Prints the execution accuracy on the held-out training databases and on Spider's development set.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def main() -> int:
         opened = partial(load, parts, threads=1)
         with show.progress(surface, len(found[: asked.limit])) as told:
             report = evaluate(opened, found, out / "dev", limit=asked.limit, jobs=1, told=told)
-        print(f"{surface}: held out {held_out['checkpoints'][-1]}, development set {report['execution_accuracy']:.4f}")
+        print(f"{surface}: held out {held_out['checkpoints'][-1]}, development set {report['accuracy']}")
     return 0
 
 

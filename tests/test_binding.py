@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from random import Random
@@ -257,10 +257,10 @@ def test_every_sample_passes_explain(surface: str) -> None:
     assert finished > 15
 
 
-def realised(text: str, linked: Sequence[Table]) -> str:
+def realised(text: str, linked: Sequence[Table], literals: Mapping[str, str] | None = None) -> str:
     """Pointers as the names and literals that they stand for."""
     names = {table.pointer: quoted(table.name) for table in linked}
     names |= {c.pointer: f"{quoted(table.name)}.{quoted(c.name)}" for table in linked for c in table.columns}
-    names |= {"v0": "'a''b'", "v1": "7"}
+    names |= literals or {"v0": "'a''b'", "v1": "7"}
     text = re.sub(r"<(any|pre|suf)><v\d+>", " 'a''b%'", text)
     return re.sub(r"(\()?<([tcv]\d+)>", lambda found: (found[1] or " ") + names[found[2]], text)

@@ -61,7 +61,8 @@ Edge = tuple[tuple[str, str], tuple[str, str]]
 
 # The hooks that one surface leaves to the other.
 NAMED = ("begin",)
-POINTED = ("pointed",)
+POINTED = ("pointed", "selecting")
+SELECTING = ("selecting",)
 
 
 class SqlBinding:
@@ -84,7 +85,7 @@ class SqlBinding:
             raise ContextError("two linked tables have the same name; link each table once")
         self.surface: Binding
         if surface == "pointers":
-            self.surface, self.never = PointerBinding(tables, edges, values), NAMED
+            self.surface, self.never = PointerBinding(tables, edges, values), (*NAMED, *SELECTING)
         else:
             columns = {table.name: [column.name for column in table.columns] for table in tables}
             offered = [value.value for value in values]

@@ -20,6 +20,7 @@ from experts.sql.identifiers import quoted
 from experts.sql.linking import Linked, link
 from experts.sql.literals import made_up
 from experts.sql.schema import Schema, from_ddl, quote, read_sqlite
+from experts.sql.selecting import SelectingBinding
 from experts.sql.surface import surface as named
 
 if TYPE_CHECKING:
@@ -52,7 +53,10 @@ class SqlQuestion:
     def binding(self) -> Binding:
         """The names that the grammar may write."""
         found = bound(self.linked, self.surface)
-        return pointing.StandingBinding(found.surface) if isinstance(found.surface, PointerBinding) else found
+        if not isinstance(found.surface, PointerBinding):
+            return found
+        kind = SelectingBinding if named(self.surface).select_first else pointing.StandingBinding
+        return kind(found.surface)
 
     def surcharge(self, text: str) -> float:
         """:data:`MADE_UP` nats for each literal that neither the question nor the database offers."""

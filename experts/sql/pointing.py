@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from expert_cli.grammar.bind import NEVER
-from experts.sql.binding import MOST_JOINS, NAMED, SMALL, PointerBinding
+from experts.sql.binding import MOST_JOINS, NAMED, SELECTING, SMALL, PointerBinding
 
 JOINABLE, LAST = "<t0>", "<t1>"  # tables after which joins may follow, and those after which none can
 COLUMN, LEFT, RIGHT = "<c0>", "<c1>", "<c2>"  # of the scope; the two sides of a join
@@ -20,33 +20,35 @@ TEXT, COUNT, NUMBER = "<v0>", "<v1>", "<v2>"  # strings, whole numbers above 0, 
 
 _WORD = re.compile(r"<[a-z]+[0-9]+>|[A-Z]+|[()=]")
 _DIGITS = [f'" {number}"' for number in SMALL]
-_ON = f'" ON" {LEFT} " =" {RIGHT}'
+ON = f'" ON" {LEFT} " =" {RIGHT}'
 
 RULES = {
     "pointed": f'"FROM" ({JOINABLE} joined-s0 | {LAST} then-s0)',
-    "joined-s0": f'then-s0 | " LEFT"? " JOIN" ({JOINABLE} {_ON} joined-s0 | {LAST} {_ON} then-s0)',
+    "joined-s0": f'then-s0 | " LEFT"? " JOIN" ({JOINABLE} {ON} joined-s0 | {LAST} {ON} then-s0)',
     "pointer-s0": COLUMN,
     "p-literal": " | ".join([TEXT, COUNT, NUMBER, *_DIGITS]),
     "p-bare-literal": " | ".join([TEXT, COUNT, NUMBER, *(f'"{number}"' for number in SMALL)]),
     "p-number": " | ".join([COUNT, NUMBER, *_DIGITS]),
     "p-count": " | ".join([COUNT, *_DIGITS[1:]]),
     "p-pattern": f"(<any> | <pre> | <suf>) ({TEXT} | {COUNT} | {NUMBER})",
-    **dict.fromkeys(NAMED, NEVER),
+    **dict.fromkeys((*NAMED, *SELECTING), NEVER),
 }
 
 Names = frozenset[str]
 
 
-class _Place(NamedTuple):
-    """Where a text leads: tables of every open scope, the table joined last, its join's left column, the last word."""
+class Way(NamedTuple):
+    """Where a text leads: tables of every open scope, and those that its FROM must bring where SELECT came first; the
+    table joined last, its join's left column, the last word.
+    """
 
     masks: tuple[int, ...] = (0,)
+    needs: tuple[int, ...] = (0,)
     joined: int = -1
     left: str = ""
     word: str = ""
-
-
-START = _Place()
+    nested: tuple[bool, ...] = (False,)
+    """Which open parentheses hold a query, where that matters."""
 
 
 class StandingBinding:
@@ -55,19 +57,21 @@ class StandingBinding:
     ``scoped`` says what may be joined with what.
     """
 
-    stand_ins = (JOINABLE, LAST, COLUMN, LEFT, RIGHT, TEXT, COUNT, NUMBER)
+    hooks: Mapping[str, str] = RULES
+    start = Way()
+    stand_ins: tuple[str, ...] = (JOINABLE, LAST, COLUMN, LEFT, RIGHT, TEXT, COUNT, NUMBER)
 
     def __init__(self, scoped: PointerBinding) -> None:
         self.scoped = scoped
-        self._rules = RULES if scoped.values else {**RULES, "p-pattern": NEVER}
+        self._rules = self.hooks if scoped.values else {**self.hooks, "p-pattern": NEVER}
         self._places = {f"<{table.pointer}>": place for place, table in enumerate(scoped.tables)}
         self._pointers = tuple(self._places)
         self._near = [0] * len(scoped.tables)  # the tables that each one has an edge with, as bits
         for place, other in scoped.edges:
             self._near[place] |= 1 << other
         self._literals = self._kinds()
-        self._known: dict[tuple[str, int, int, str], Names] = {}
-        self._read: dict[str, _Place] = {}
+        self._known: dict[tuple[str, int, int, int, str], Names] = {}
+        self._read: dict[str, Way] = {}
 
     def state(self, written: str) -> bool:
         """Nothing that is written changes the grammar."""
@@ -82,7 +86,7 @@ class StandingBinding:
         if token in self._literals:
             return self._literals[token]
         place = self._place(written)
-        key = (token, place.masks[-1], place.joined, place.left)
+        key = (token, place.masks[-1], place.needs[-1], place.joined, place.left)
         known = self._known.get(key)
         if known is None:
             known = self._known[key] = self._menu(*key)
@@ -97,42 +101,42 @@ class StandingBinding:
             kinds[kind].add(f"<{one.pointer}>")
         return {kind: frozenset(names) for kind, names in kinds.items()}
 
-    def _place(self, written: str) -> _Place:
+    def _place(self, written: str) -> Way:
         """Where ``written`` leads; what was read before is not read again."""
         known = self._read.get(written)
         if known is None:
             at = max(written.rfind("<"), 0)
-            known = self._place(written[:at]) if at else START
+            known = self._place(written[:at]) if at else self.start
             for word in _WORD.findall(written, at):
                 known = self._after(known, word)
             self._read[written] = known
         return known
 
-    def _after(self, place: _Place, word: str) -> _Place:
-        masks, joined = place.masks, place.joined
+    def _after(self, place: Way, word: str) -> Way:
+        masks, needs, joined = place.masks, place.needs, place.joined
         if word == "FROM":
             masks = (*masks[:-1], 0)
         elif word == "(":
-            masks = (*masks, masks[-1])
+            masks, needs = (*masks, masks[-1]), (*needs, 0)
         elif word == ")":
-            masks = masks[:-1]
+            masks, needs = masks[:-1], needs[:-1]
         elif word[0] == "<" and place.word in ("FROM", "JOIN"):
             joined = self._places[word]
             masks = (*masks[:-1], masks[-1] | 1 << joined)
         left = word if place.word == "ON" else place.left if word == "=" else ""
-        return _Place(masks, joined, left, word)
+        return Way(masks, needs, joined, left, word, place.nested)
 
-    def _menu(self, token: str, mask: int, joined: int, left: str) -> Names:
+    def _menu(self, token: str, mask: int, need: int, joined: int, left: str) -> Names:
         if token == COLUMN:
-            tables = [self.scoped.tables[place] for place in _places(mask)]
+            tables = [self.scoped.tables[place] for place in places(mask)]
             return frozenset(f"<{column.pointer}>" for table in tables for column in table.columns)
         if token in (JOINABLE, LAST):
-            following = _places(self._following(mask) if mask else (1 << len(self._pointers)) - 1)
+            following = self._next(mask)
             last = {place for place in following if not self._following(mask | 1 << place)}
             return frozenset(self._pointers[place] for place in following if (place in last) == (token == LAST))
         pairs = {
             (f"<{one.pointer}>", f"<{other.pointer}>")
-            for place in _places(mask)
+            for place in places(mask)
             for pair in self.scoped.edges.get((place, joined), ())
             for one, other in (pair, pair[::-1])
         }
@@ -140,15 +144,19 @@ class StandingBinding:
             frozenset(one for one, _ in pairs) if token == LEFT else frozenset(two for one, two in pairs if one == left)
         )
 
+    def _next(self, mask: int) -> list[int]:
+        """The tables that may be joined to those of ``mask``, or that FROM may begin with."""
+        return places(self._following(mask) if mask else (1 << len(self._pointers)) - 1)
+
     def _following(self, mask: int) -> int:
         """The tables that may be joined to those of ``mask``, as bits."""
         if mask.bit_count() > MOST_JOINS:
             return 0
         near = 0
-        for place in _places(mask):
+        for place in places(mask):
             near |= self._near[place]
         return near & ~mask
 
 
-def _places(mask: int) -> list[int]:
+def places(mask: int) -> list[int]:
     return [place for place in range(mask.bit_length()) if mask >> place & 1]
