@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from tokenizers import Tokenizer
 
@@ -24,8 +25,7 @@ class Verdict:
 
 def judge(matcher: Matcher, text: str) -> Verdict:
     """Follow ``text`` with ``matcher``, which is at its start, to the end of a sentence."""
-    tokenizer = Tokenizer.from_str(matcher.vocabulary.text)
-    for token in tokenizer.encode(text, add_special_tokens=False).ids:
+    for token in _tokenizer(matcher.vocabulary.text).encode(text, add_special_tokens=False).ids:
         try:
             matcher.consume(token)
         except GrammarError:
@@ -33,6 +33,11 @@ def judge(matcher: Matcher, text: str) -> Verdict:
     if matcher.complete():
         return Verdict(True, len(text))
     return Verdict(False, len(text), _expected(matcher))
+
+
+@lru_cache(maxsize=4)
+def _tokenizer(text: str) -> Tokenizer:
+    return Tokenizer.from_str(text)
 
 
 def _expected(matcher: Matcher) -> tuple[str, ...]:

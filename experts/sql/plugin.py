@@ -19,6 +19,7 @@ from experts.sql.guard import DIALECTS
 from experts.sql.identifiers import quoted
 from experts.sql.linking import Linked, link
 from experts.sql.literals import made_up
+from experts.sql.names import NamesBinding
 from experts.sql.schema import Schema, from_ddl, quote, read_sqlite
 from experts.sql.selecting import SelectingBinding
 from experts.sql.surface import surface as named
@@ -137,7 +138,7 @@ class SqlContext:
             copy.execute(f"CREATE TABLE {quote(table.name)} ({columns})")
         return copy
 
-    def everything(self) -> Binding:
+    def everything(self) -> binding.SqlBinding:
         """The grammar's names for the whole database, written out."""
         tables = [
             binding.Table(table.name, tuple(binding.Column(column.name) for column in table.columns))
@@ -145,15 +146,21 @@ class SqlContext:
         ]
         return binding.SqlBinding(tables, (), (), "names")
 
+    @cached_property
+    def _named(self) -> NamesBinding:
+        named = self.everything().surface
+        assert isinstance(named, NamesBinding)
+        return named
+
     def inner(self, sql: str) -> str:
         """``sql``, in either order of clauses, as the grammar writes it.
 
         Raises:
             ContextError: it is not one query over these tables.
         """
-        from experts.sql import fromfirst
+        from experts.sql import inner
 
-        return sql if sql.lstrip().startswith("FROM ") else fromfirst.write(fromfirst.canonical(sql, self.schema))
+        return sql if sql.lstrip().startswith("FROM ") else inner.inner(sql, self._named)
 
     def outer(self, text: str) -> str:
         """SELECT-first SQL for what the grammar writes."""

@@ -49,11 +49,20 @@ def databases(file: Path, descriptions: Path) -> dict[str, tuple[Schema, list[Ro
     return {name: (_observed(described[name], rows[name]), rows[name]) for name in sorted(rows) if name in described}
 
 
-def _observed(described: Mapping[str, Mapping[str, str]], rows: Sequence[Row]) -> Schema:
-    """Columns from the descriptions, types and keys from how queries use them."""
-    bare = Schema(
+def described(file: Path) -> dict[str, Schema]:
+    """The schemas of a file of descriptions by database: names alone."""
+    return {name: _bare(tables) for name, tables in json.loads(file.read_text("utf-8")).items()}
+
+
+def _bare(described: Mapping[str, Mapping[str, str]]) -> Schema:
+    return Schema(
         tuple(Table(name, tuple(Column(column.strip()) for column in columns)) for name, columns in described.items())
     )
+
+
+def _observed(described: Mapping[str, Mapping[str, str]], rows: Sequence[Row]) -> Schema:
+    """Columns from the descriptions, types and keys from how queries use them."""
+    bare = _bare(described)
     numeric, keys = _used(bare, rows)
     tables = tuple(
         Table(

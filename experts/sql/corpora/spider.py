@@ -10,7 +10,7 @@ from pathlib import Path
 from expert_cli.errors import ContextError
 from experts.sql import fromfirst
 from experts.sql.corpora import Pair
-from experts.sql.schema import Schema, read_sqlite
+from experts.sql.schema import Column, ForeignKey, Schema, Table, read_sqlite
 
 
 def located(databases: Path, name: str) -> Path:
@@ -50,3 +50,29 @@ def schemas(files: Sequence[Path], databases: Path) -> list[Schema]:
     names = {row["db_id"] for file in files for row in json.loads(file.read_text("utf-8"))}
     paths = [located(databases, name) for name in sorted(names)]
     return [database(path) for path in paths if path.exists()]
+
+
+def described(file: Path) -> dict[str, Schema]:
+    """The schemas of Spider's ``tables.json`` by database."""
+    found = {}
+    for row in json.loads(file.read_text("utf-8")):
+        names, keys = row["table_names_original"], set(row["primary_keys"])
+        columns = row["column_names_original"]
+        found[row["db_id"]] = Schema(
+            tuple(
+                Table(
+                    name,
+                    tuple(
+                        Column(column, {"number": "integer"}.get(kind, kind), number in keys)
+                        for number, ((owner, column), kind) in enumerate(zip(columns, row["column_types"], strict=True))
+                        if owner == place
+                    ),
+                )
+                for place, name in enumerate(names)
+            ),
+            tuple(
+                ForeignKey(names[columns[left][0]], columns[left][1], names[columns[right][0]], columns[right][1])
+                for left, right in row["foreign_keys"]
+            ),
+        )
+    return found
