@@ -23,6 +23,7 @@ TIERS: tuple[frozenset[str], ...] = (
     frozenset({"manifest"}),
     frozenset({"archive", "signing", "trust"}),
     frozenset({"store", "sources"}),
+    frozenset({"index", "publishing"}),
     frozenset({"cli"}),
 )
 """``expert_cli`` modules from the ground up; an import points down or stays on its floor."""
@@ -41,6 +42,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     "sqlglot": ("experts/sql/",),
     "sqlite3": ("experts/sql/",),
     "cryptography": ("expert_cli/signing/",),
+    "tuf": ("expert_cli/index/",),
+    "securesystemslib": ("expert_cli/index/",),
     "zstandard": ("expert_cli/archive/",),
     "jsonschema": ("expert_cli/manifest.py",),
     **dict.fromkeys(

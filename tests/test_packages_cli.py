@@ -298,7 +298,7 @@ def test_upgrade(call: Call, tmp_path: Path) -> None:
     assert "nothing to install" in call("upgrade")[1]
     assert "as new as" in call("outdated")[2]
     packages.expert(tmp_path / "more", KEY, version="0.2.0")
-    assert data(call("outdated", "--json"))["outdated"] == [{"name": "sql", "installed": "0.1.0", "available": "0.2.0", "base": "nano"}]
+    assert data(call("outdated", "--json"))["outdated"] == [{"name": "sql", "installed": "0.1.0", "available": "0.2.0", "base": "nano", "remark": ""}]
     assert "0.2.0" in call("outdated")[1]
     packages.expert(tmp_path / "elsewhere", KEY, version="0.3.0")
     assert data(call("upgrade", "sql", "--from", "elsewhere", "--json"))["installed"][0]["version"] == "0.3.0"

@@ -28,7 +28,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "verify": ("expert_cli.cli.packages", "verify", "Check an archive against the trust store."),
     "install": ("expert_cli.cli.packages", "install", "Verify and install an archive."),
     "list": ("expert_cli.cli.packages", "list_", "List installed experts."),
-    "info": ("expert_cli.cli.packages", "info", "Show what is known of an expert or archive."),
+    "info": ("expert_cli.cli.info", "info", "Show what is known of an expert or archive."),
     "remove": ("expert_cli.cli.packages", "remove", "Remove an installed expert."),
     "upgrade": ("expert_cli.cli.packages", "upgrade", "Install newer versions of what is installed."),
     "outdated": ("expert_cli.cli.packages", "outdated", "List installed experts that have a newer version."),
@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "import": ("expert_cli.cli.packages", "import_", "Convert a package of the predecessor."),
     "keygen": ("expert_cli.cli.packages", "keygen", "Make a signing key pair."),
     "trust": ("expert_cli.cli.packages", "trust", "Say whose signatures to accept."),
+    "index": ("expert_cli.cli.index", "index", "Make an index of experts, or trust one."),
     "grammar": ("expert_cli.cli.grammar", "grammar", "Check, test, sample and emit grammars."),
     "base": ("expert_cli.cli.base", "base", "List, fetch, convert and weave base models."),
 }

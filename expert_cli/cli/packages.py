@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,7 +14,6 @@ from expert_cli import archive, show, store, weights
 from expert_cli import trust as trusted
 from expert_cli.cli.archives import (
     archive_path,
-    described,
     import_,
     json_option,
     known_bases,
@@ -25,8 +24,8 @@ from expert_cli.cli.archives import (
     verify,
 )
 from expert_cli.cli.keys import aligned, keygen, trust
-from expert_cli.cli.transfer import fetched
-from expert_cli.errors import BaseModelError, UsageError, VerificationError
+from expert_cli.cli.transfer import brought, fetched, index_option, indexes, no_index_option, offered, remarks
+from expert_cli.errors import BaseModelError, UsageError
 from expert_cli.store import Installed
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 __all__ = [
     "gc",
     "import_",
-    "info",
     "install",
     "keygen",
     "list_",
@@ -60,24 +58,20 @@ from_option = click.option(
 
 @click.command()
 @click.argument("wanted", nargs=-1)
-@click.option(
-    "--from",
-    "folders",
-    multiple=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A folder of archives to look in; may be repeated.",
-)
+@from_option
 @click.option(
     "--allow-unsigned", is_flag=True, help="DANGEROUS: install what nobody vouches for. Recorded in the lock."
 )
 @click.option("--locked", type=archive_path, help="Install exactly what this expert.lock names.")
+@index_option
+@no_index_option
 @json_option
 def install(wanted: tuple[str, ...], folders: tuple[Path, ...], allow_unsigned: bool, locked: Path | None,
-            as_json: bool) -> None:  # fmt: skip
+            urls: tuple[str, ...], no_index: bool, as_json: bool) -> None:  # fmt: skip
     """Verify and install an archive.
 
-    WANTED is an .expert file, a name with versions among the archives that ship with the tool and those --from
-    folders, or where an archive lies: https://HOST/FILE, github:OWNER/REPOSITORY[@TAG], oci://HOST/REPOSITORY:TAG,
+    WANTED is an .expert file, a name with versions in the trusted indexes, the --from folders and what ships, or where
+    an archive lies: https://HOST/FILE, github:OWNER/REPOSITORY[@TAG], oci://HOST/REPOSITORY:TAG,
     git+https://HOST/REPOSITORY[@REF]. An archive by a key that you have not pinned is refused.
 
     \b
@@ -98,11 +92,16 @@ def install(wanted: tuple[str, ...], folders: tuple[Path, ...], allow_unsigned: 
         if locked:
             files = [came[one.source].path if one.source in came else local.again(one, folders) for one in pins]
             requests = [store.Request(file, one.source, one.digest) for file, one in zip(files, pins, strict=True)]
-        else:
-            texts = [str(came[text].path) if text in came else text for text in wanted]
-            found = local.plan(texts, folders, store.installed(), known_bases())
-            requests = requested(found, {one.path: one.source for one in came.values()})
-        report(installed(requests, allow_unsigned), as_json)
+            report(installed(requests, allow_unsigned), as_json)
+            return
+        texts = [str(came[text].path) if text in came else text for text in wanted]
+        there, known = store.installed(), indexes(urls, no_index)
+        names = [text for text in texts if not local.is_path(text)]
+        found = local.plan(texts, folders, there, known_bases(), offered(names, known))
+        sources = {one.path: one.source for one in came.values()}
+        with brought(found) as asked:
+            requests = [replace(one, source=sources.get(one.path, one.source)) for one in asked]
+            report(installed(requests, allow_unsigned), as_json)
     finally:
         for one in came.values():  # the store has it now, or nobody should
             one.path.unlink(missing_ok=True)
@@ -111,44 +110,58 @@ def install(wanted: tuple[str, ...], folders: tuple[Path, ...], allow_unsigned: 
 @click.command()
 @click.argument("names", nargs=-1)
 @from_option
+@index_option
+@no_index_option
 @json_option
-def upgrade(names: tuple[str, ...], folders: tuple[Path, ...], as_json: bool) -> None:
+def upgrade(names: tuple[str, ...], folders: tuple[Path, ...], urls: tuple[str, ...], no_index: bool,
+            as_json: bool) -> None:  # fmt: skip
     """Install newer versions of what is installed.
 
-    Without NAMES, of everything. Newer ones are looked for where each came from, in --from folders and in what ships.
+    Without NAMES, of everything. Newer ones are looked for where each came from, in trusted indexes, in --from folders
+    and in what ships.
 
     \b
     Examples:
       expert-cli upgrade
       expert-cli upgrade sql --from downloads
     """
-    from expert_cli.sources import local
-
-    report(installed(requested(local.newer(store.installed(), names, folders, known_bases()))), as_json)
+    with brought(newer(names, folders, urls, no_index)) as requests:
+        report(installed(requests), as_json)
 
 
 @click.command()
 @from_option
+@index_option
+@no_index_option
 @json_option
-def outdated(folders: tuple[Path, ...], as_json: bool) -> None:
+def outdated(folders: tuple[Path, ...], urls: tuple[str, ...], no_index: bool, as_json: bool) -> None:
     """List installed experts that have a newer version.
 
     \b
     Example:
       expert-cli outdated --from downloads
     """
-    from expert_cli.sources import local
-
     there = {one.name: one.version for one in store.installed()}
-    found = local.newer(store.installed(), (), folders, known_bases())
-    rows = [(one.name, there.get(one.name, ""), one.version, one.base) for one in found]
+    found = newer((), folders, urls, no_index)
+    said = remarks(store.installed())
+    rows = [(one.name, there.get(one.name, ""), one.version, one.base, said.pop(one.name, "")) for one in found]
+    rows += [(name, there[name], "", "", said[name]) for name in sorted(said)]
+    keys = ("name", "installed", "available", "base", "remark")
     if as_json:
-        keys = ("name", "installed", "available", "base")
         click.echo(json.dumps({"outdated": [dict(zip(keys, row, strict=True)) for row in rows]}))
     elif rows:
-        click.echo(aligned(("name", "installed", "available", "base"), rows))
+        click.echo(aligned(keys, rows))
     else:
         show.note("everything is as new as what was found")
+
+
+def newer(names: Sequence[str], folders: Sequence[Path], urls: Sequence[str], no_index: bool) -> tuple[Candidate, ...]:
+    """Newer versions of what is installed."""
+    from expert_cli.sources import local
+
+    there = store.installed()
+    asked = [one.name for one in there if not names or one.name in names]
+    return local.newer(there, names, folders, known_bases(), offered(asked, indexes(urls, no_index)))
 
 
 @click.command("list")
@@ -166,46 +179,18 @@ def list_(lock: bool, as_json: bool) -> None:
     if lock:
         click.echo(store.lockfile().decode(), nl=False)
     elif as_json:
-        click.echo(json.dumps({"installed": [asdict(entry) for entry in entries]}))
+        said = remarks(entries)
+        click.echo(json.dumps({"installed": [asdict(one) | {"remark": said.get(one.name, "")} for one in entries]}))
     elif entries:
-        rows = [(one.name, one.version, one.base, one.digest[:12], vouched(one), one.installed) for one in entries]
-        click.echo(aligned(("name", "version", "base", "digest", "signed by", "installed"), rows))
+        said = remarks(entries)
+        rows = [
+            (one.name, one.version, one.base, one.digest[:12], vouched(one), one.installed, said.get(one.name, ""))
+            for one in entries
+        ]
+        header = ("name", "version", "base", "digest", "signed by", "installed", "remark" if said else "")
+        click.echo(aligned(header, rows))
     else:
         show.note("nothing is installed; begin with: expert-cli install sql")
-
-
-@click.command()
-@click.argument("target")
-@json_option
-def info(target: str, as_json: bool) -> None:
-    """Show what is known of an expert or archive.
-
-    Who signed it, what it was trained on, how it scored. TARGET is an installed expert or an .expert file.
-
-    \b
-    Examples:
-      expert-cli info sql
-      expert-cli info expert-sql-nano.v0.1.0.expert --json
-    """
-    path = Path(target)
-    known = trusted.load()
-    data: dict[str, Any]
-    if path.suffix != archive.SUFFIX and not path.is_file():
-        entry = store.find(target)
-        report = json.loads((entry.folder / "report.json").read_bytes())
-        data = asdict(entry) | {"folder": str(entry.folder), "manifest": entry.manifest.as_dict(), "report": report}
-        verdict = doubt(target, known)
-    else:
-        try:
-            found, verdict = archive.verify(path, known), ""
-        except VerificationError as problem:
-            found, verdict = archive.verify(path, None), str(problem)
-        data = described(found) | {
-            "manifest": found.manifest.as_dict(),
-            "report": json.loads(found.texts["report.json"]),
-        }
-    data |= {"trusted": not verdict, "reason": verdict}
-    told(as_json, data, "\n".join(summary(data)))
 
 
 @click.command()
@@ -283,12 +268,6 @@ def fits(found: archive.Archive) -> None:
         weights.check_fit(found.tensors, json.loads(base.file("config").read_bytes()), archive.WEIGHTS)
 
 
-def requested(found: Sequence[Candidate], sources: Mapping[Path, str] | None = None) -> list[store.Request]:
-    """What to install, where it is not installed already; ``sources`` says where downloaded files came from."""
-    known = sources or {}
-    return [store.Request(one.path, known.get(one.path, str(one.path.resolve()))) for one in found if one.path]
-
-
 def installed(requests: Sequence[store.Request], allow_unsigned: bool = False) -> tuple[Installed, ...]:
     """Install archives, all or none, and say what one should know about them."""
     known = None if allow_unsigned else trusted.load()
@@ -313,29 +292,3 @@ def report(entries: Sequence[Installed], as_json: bool) -> None:
 def vouched(entry: Installed) -> str:
     """Who signed an installed expert, in a word."""
     return ", ".join(key[:19] for key in entry.signers) or "NOBODY"
-
-
-def doubt(name: str, known: trusted.Trust) -> str:
-    """Why an installed expert would not be let in today; empty when it would."""
-    try:
-        store.check(name, known)
-    except VerificationError as problem:
-        return str(problem)
-    return ""
-
-
-def summary(data: dict[str, Any]) -> Iterator[str]:
-    """The lines of ``info`` for people."""
-    manifest, report = data["manifest"], data["report"]
-    adapter = manifest["adapter"]
-    yield f"{data['name']} {data['version']} on {data['base']}: {show.plain(manifest['description'])}"
-    yield f"  task      {manifest['task']['name']}, interface {manifest['task']['interface']}"
-    yield f"  adapter   {adapter['type']}, rank {adapter['r']}, for base sha256 {data['base_sha256']}"
-    yield f"  authors   {show.plain(', '.join(manifest['authors']))}; license {show.plain(manifest['license'])}"
-    yield f"  archive   digest {data['digest']}, created {data['created']}"
-    yield f"  signed by {', '.join(data['signers']) or 'nobody that counts'}"
-    yield "  trusted   yes" if data["trusted"] else f"  trusted   NO: {show.plain(data['reason'])}"
-    if isinstance(trained := report.get("data"), dict):
-        yield f"  data      {trained.get('examples')} examples, sha256 {show.plain(str(trained.get('sha256')))}"
-    if isinstance(packed := report.get("packed"), dict):
-        yield f"  packed    step {packed.get('step')}: {show.plain(str(packed.get('reason')))}"

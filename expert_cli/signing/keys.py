@@ -35,6 +35,11 @@ class PrivateKey:
         """The half to give away."""
         return PublicKey(self._key.public_key())
 
+    @property
+    def crypto(self) -> EllipticCurvePrivateKey:
+        """The key itself, for libraries that sign on their own."""
+        return self._key
+
     def sign(self, message: bytes) -> bytes:
         """A signature that depends on key and message alone (RFC 6979), so that rebuilding gives the same bytes."""
         return self._key.sign(message, _algorithm(self._key.curve.name, deterministic=True))

@@ -9,36 +9,49 @@ from packaging.version import Version
 
 from expert_cli import archive, paths
 from expert_cli.errors import UsageError, VerificationError
-from expert_cli.sources.resolve import Candidate, resolve
+from expert_cli.sources.resolve import Candidate, Offered, resolve
 from expert_cli.store import Installed
+
+NOTHING = Offered()
 
 
 def plan(
-    wanted: Sequence[str], folders: Sequence[Path] = (), there: Sequence[Installed] = (), bases: Collection[str] = ()
+    wanted: Sequence[str],
+    folders: Sequence[Path] = (),
+    there: Sequence[Installed] = (),
+    bases: Collection[str] = (),
+    offered: Offered = NOTHING,
 ) -> tuple[Candidate, ...]:
     """The archives to install for ``wanted``: paths, or names with versions to be found in ``folders`` and what ships.
 
-    ``there`` is what is installed, ``bases`` the base models that are here. What is installed already is left out.
+    ``offered`` is what indexes have besides, ``there`` what is installed, ``bases`` the base models that are
+    here. What is installed already is left out.
 
     Raises:
         UsageError: a file does not exist, or nothing fits.
         VerificationError: a named file is damaged, or experts require each other.
     """
-    named = [_named(text) for text in wanted if _is_path(text)]
+    named = [_named(text) for text in wanted if is_path(text)]
     known = [one for folder in [*folders, paths.packaged("packages")] for one in candidates(folder)]
-    known += [Candidate(one.name, one.version, one.base, one.requires) for one in there]
+    known = [one for one in known if (one.name, one.version) not in offered.yanked]
+    known += [*offered.candidates, *(Candidate(one.name, one.version, one.base, one.requires) for one in there)]
     given = {one.name for one in named}
     pool = [one for one in known if one.name not in given] + named
-    texts = [text for text in wanted if not _is_path(text)] + sorted(given)
-    return tuple(one for one in resolve(texts, pool, bases) if one.path)
+    texts = [text for text in wanted if not is_path(text)] + sorted(given)
+    return tuple(one for one in resolve(texts, pool, bases) if not one.installed)
 
 
 def newer(
-    there: Sequence[Installed], names: Collection[str] = (), folders: Sequence[Path] = (), bases: Collection[str] = ()
+    there: Sequence[Installed],
+    names: Collection[str] = (),
+    folders: Sequence[Path] = (),
+    bases: Collection[str] = (),
+    offered: Offered = NOTHING,
 ) -> tuple[Candidate, ...]:
     """Newer versions of what is installed, or of ``names`` among it, with what those require.
 
-    They are looked for in ``folders``, in what ships, and beside the files that were installed.
+    They are looked for in ``folders``, in what ships, among what is ``offered``, and beside the files that were
+    installed.
 
     Raises:
         UsageError: one of ``names`` is not installed.
@@ -46,9 +59,8 @@ def newer(
     if unknown := sorted(set(names) - {one.name for one in there}):
         raise UsageError(f"{', '.join(unknown)}: not installed; see: expert-cli list")
     beside = {path.parent for one in there if (path := Path(one.source)).is_file()}
-    found = plan(
-        [one.name for one in there if not names or one.name in names], [*folders, *sorted(beside)], there, bases
-    )
+    wanted = [one.name for one in there if not names or one.name in names]
+    found = plan(wanted, [*folders, *sorted(beside)], there, bases, offered)
     versions = {one.name: Version(one.version) for one in there}
     return tuple(one for one in found if one.name not in versions or one.parsed > versions[one.name])
 
@@ -80,7 +92,8 @@ def candidates(folder: Path) -> Iterator[Candidate]:
             yield Candidate(about.name, about.version, about.base, about.requires, path)
 
 
-def _is_path(text: str) -> bool:
+def is_path(text: str) -> bool:
+    """Whether ``text`` names a file or folder, not an expert."""
     return (
         text.endswith(archive.SUFFIX)
         or text.startswith(".")

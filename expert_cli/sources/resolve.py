@@ -18,19 +18,45 @@ from expert_cli.errors import UsageError, VerificationError
 
 
 @dataclass(frozen=True)
+class Offer:
+    """Where an index says that an archive lies, what it must be, and what the index says against it."""
+
+    source: str
+    sha256: str
+    size: int
+    digest: str
+    yanked: str = ""
+    deprecated: str = ""
+
+
+@dataclass(frozen=True)
 class Candidate:
-    """An expert that could be installed, as it describes itself; ``path`` is None where it is installed already."""
+    """An expert that could be installed, as it describes itself: from a file, from an index, or installed already."""
 
     name: str
     version: str
     base: str
     requires: tuple[str, ...] = ()
     path: Path | None = None
+    offer: Offer | None = None
+
+    @property
+    def installed(self) -> bool:
+        """Whether it is there already."""
+        return self.path is None and self.offer is None
 
     @cached_property
     def parsed(self) -> Version:
         """The version, to be compared."""
         return Version(self.version)
+
+
+@dataclass(frozen=True)
+class Offered:
+    """What indexes have, and the (name, version) pairs that they do not want to be chosen, wherever they lie."""
+
+    candidates: tuple[Candidate, ...] = ()
+    yanked: frozenset[tuple[str, str]] = frozenset()
 
 
 def parse(text: str) -> Requirement:
@@ -103,9 +129,9 @@ class _Provider(AbstractProvider[Requirement, Candidate, str]):
     def get_dependencies(self, candidate: Candidate) -> list[Requirement]:
         return [parse(text) for text in candidate.requires]
 
-    def _rank(self, one: Candidate) -> tuple[bool, bool, Version, bool]:
-        stays = one.path is None and one.name not in self.wanted
-        return stays, one.base in self.bases, one.parsed, one.path is None
+    def _rank(self, one: Candidate) -> tuple[bool, bool, Version, bool, bool]:
+        stays = one.installed and one.name not in self.wanted
+        return stays, one.base in self.bases, one.parsed, one.installed, one.path is not None
 
 
 def _story(problem: ResolutionImpossible[Requirement, Candidate], provider: _Provider) -> str:
@@ -117,4 +143,4 @@ def _story(problem: ResolutionImpossible[Requirement, Candidate], provider: _Pro
         there = ", ".join(map(str, versions[-8:])) or "none of that name"
         who = f"{cause.parent.name} {cause.parent.version} requires" if cause.parent else "you asked for"
         lines.append(f"{who} {cause.requirement} (there is {there})")
-    return "nothing fits: " + "; ".join(lines) + "; name a file, or more folders with --from"
+    return "nothing fits: " + "; ".join(lines) + "; name a file, more folders with --from, or an index with --index"

@@ -1,0 +1,327 @@
+"""Indexes as their readers have them: trusted once by their root, then checked with every use.
+
+Which indexes are trusted is in ``$EXPERT_HOME/indexes.json``; what was last verified of each lies in its own folder
+beside it. The Update Framework's client does the checking: that nothing is older than what was seen (rollback), nothing
+has expired (freeze), all parts belong together (mix and match), nothing is longer than allowed (endless data), and that
+enough of the right keys signed.
+
+Where an index cannot be reached, what was last verified may still be used for :data:`GRACE_DAYS` days after it expired
+(``$EXPERT_INDEX_GRACE``). Whoever can cut the network can thus hide new versions and yanks for that long and no longer.
+An index that answers gets no grace: what it serves is good today, or it is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from tuf.api.exceptions import (
+    BadVersionNumberError,
+    DownloadError,
+    DownloadHTTPError,
+    DownloadLengthMismatchError,
+    ExpiredMetadataError,
+    LengthOrHashMismatchError,
+    RepositoryError,
+    UnsignedMetadataError,
+)
+from tuf.api.metadata import Metadata
+from tuf.ngclient import FetcherInterface, Updater
+
+from expert_cli import paths
+from expert_cli.errors import ExpertError, UsageError, VerificationError
+from expert_cli.index import document
+from expert_cli.index.document import Document
+from expert_cli.manifest import parse_json
+from expert_cli.sources import http
+from expert_cli.sources.http import CutError
+
+FORMAT = 1
+GRACE_DAYS = 7
+ROOT_BYTES = 512_000
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+ATTACKS: tuple[tuple[type[Exception], str], ...] = (
+    (ExpiredMetadataError, "it has expired (a freeze attack, or its owner forgot to refresh it)"),
+    (BadVersionNumberError, "it is older than what was seen before, or its parts differ in version (a rollback)"),
+    (DownloadLengthMismatchError, "it sends more data than it may (endless data)"),
+    (LengthOrHashMismatchError, "its parts do not belong together (mix and match, or a swapped document)"),
+    (UnsignedMetadataError, "it is not signed by enough of the trusted keys"),
+)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A trusted index: ``url`` without a slash at its end, or a folder, and the sha256 of its first root."""
+
+    url: str
+    root: str
+
+    @property
+    def folder(self) -> Path:
+        """Where what was verified of it lies."""
+        return paths.home() / "indexes" / hashlib.sha256(self.url.encode()).hexdigest()[:16]
+
+
+def listed() -> tuple[Known, ...]:
+    """The trusted indexes, in the order in which they were trusted.
+
+    Raises:
+        VerificationError: the file that names them is malformed.
+    """
+    path = _file()
+    if not path.is_file():
+        return ()
+    data = parse_json(path.read_bytes(), str(path))
+    try:
+        if data["format"] != FORMAT:
+            raise ValueError(f"format {data['format']}")
+        return tuple(Known(str(row["url"]), str(row["root"])) for row in data["indexes"])
+    except (KeyError, TypeError, ValueError) as problem:
+        raise VerificationError(f"{path} is malformed ({problem!r}); restore it or move it away") from problem
+
+
+def trust(url: str, *, sha256: str = "", root: bytes | None = None) -> Known:
+    """Trust an index from now on, by its first root: as a file that came another way, or by the root's sha256.
+
+    Raises:
+        UsageError: neither or both are given.
+        VerificationError: the root is another one, or the index does not follow from it; nothing is kept then.
+        ExpertError: it cannot be reached.
+    """
+    if (root is None) == (not sha256):
+        raise UsageError("say how you know the index: --root FILE, or --sha256 of its 1.root.json")
+    url = _address(url)
+    if root is None:
+        try:
+            root = b"".join(_Fetcher().fetch(f"{url}/metadata/1.root.json"))
+        except DownloadError as problem:
+            raise ExpertError(f"{url}: no index can be read there ({_cause(problem)}); check the address") from problem
+    found = hashlib.sha256(root).hexdigest()
+    if sha256 and found != sha256.lower().removeprefix("sha256:"):
+        raise VerificationError(f"{url}: its root has sha256 {found} and not {sha256}; do not trust it")
+    known = Known(url, found)
+    before = [one for one in listed() if one.url != url]
+    draft = Path(tempfile.mkdtemp(prefix=".index.", dir=_made(paths.home())))
+    try:
+        Index(known, draft).refresh(bootstrap=root)
+        shutil.rmtree(known.folder, ignore_errors=True)
+        _made(known.folder.parent)
+        draft.replace(known.folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    _save((*before, known))
+    return known
+
+
+def forget(url: str) -> Known:
+    """Trust an index no longer.
+
+    Raises:
+        UsageError: it is not trusted.
+    """
+    url = _address(url)
+    found = next((one for one in listed() if one.url == url), None)
+    if found is None:
+        raise UsageError(f"{url} is no trusted index; see: expert-cli index list")
+    _save(tuple(one for one in listed() if one != found))
+    shutil.rmtree(found.folder, ignore_errors=True)
+    return found
+
+
+def find(url: str) -> Known:
+    """The trusted index at an address.
+
+    Raises:
+        UsageError: it is not trusted.
+    """
+    url = _address(url)
+    for one in listed():
+        if one.url == url:
+            return one
+    raise UsageError(f"{url} is not trusted; trust it first: expert-cli index trust {url} --sha256 DIGEST")
+
+
+class Index:
+    """One trusted index. ``late`` is when the last verified state expired, where that had to do; else None."""
+
+    def __init__(self, known: Known, folder: Path | None = None, now: datetime | None = None) -> None:
+        self.known = known
+        self.folder = folder or known.folder
+        self.now = now or datetime.now(UTC)
+        self.offline = False
+        self._updater: Updater | None = None
+
+    def refresh(self, bootstrap: bytes | None = None) -> None:
+        """Bring the verified metadata up to date; without a connection, stay with the last within the grace.
+
+        Raises:
+            VerificationError: what the index serves must not be trusted.
+            ExpertError: it cannot be reached, and the grace is over.
+        """
+        for part in ("metadata", "documents"):
+            _made(self.folder / part)
+        try:
+            updater = Updater(
+                str(self.folder / "metadata"), f"{self.known.url}/metadata/",
+                str(self.folder / "documents"), f"{self.known.url}/targets/",
+                _Fetcher(), bootstrap=bootstrap,
+            )  # fmt: skip
+            updater.refresh()
+        except (RepositoryError, DownloadError) as problem:
+            self._unreached(problem)
+            return
+        self._updater = updater
+
+    def document(self, name: str) -> Document | None:
+        """What the index says of an expert; None where it has none of that name, or none was read before going offline.
+
+        Raises:
+            VerificationError: what the index serves must not be trusted.
+            ExpertError: it cannot be had.
+        """
+        if not _NAME.fullmatch(name):
+            raise UsageError(f"{name!r} is no expert's name; write small letters, digits and dashes")
+        kept = self.folder / "documents" / f"{name}.json"
+        if self._updater is None and not self.offline:
+            self.refresh()
+        if self._updater is not None:
+            try:
+                target = self._updater.get_targetinfo(f"{name}.json")
+                if target is None:
+                    return None
+                held = self._updater.find_cached_target(target, str(kept))
+                kept = Path(held or self._updater.download_target(target, str(kept)))
+            except (RepositoryError, DownloadError) as problem:
+                self._unreached(problem)
+        if not kept.is_file():
+            return None
+        found = document.parse(kept.read_bytes(), f"{self.known.url}: {name}")
+        if found.name != name:
+            raise VerificationError(f"{self.known.url}: the document of {name} is that of {found.name}; do not use it")
+        return found
+
+    def kept(self, name: str) -> Document | None:
+        """What was last verified of an expert, without asking the index."""
+        path = self.folder / "documents" / f"{name}.json"
+        return document.parse(path.read_bytes(), str(path)) if path.is_file() else None
+
+    @property
+    def expires(self) -> datetime | None:
+        """When the last verified state expires."""
+        path = self.folder / "metadata" / "timestamp.json"
+        return Metadata.from_file(str(path)).signed.expires if path.is_file() else None
+
+    def _unreached(self, problem: Exception) -> None:
+        """Go on with what is here if the index cannot be reached and the grace is not over.
+
+        Raises:
+            VerificationError: it was reached, and serves what must not be trusted.
+            ExpertError: the grace is over, or nothing was verified yet.
+        """
+        for kind, meaning in ATTACKS:
+            if isinstance(problem, kind):
+                raise VerificationError(
+                    f"{self.known.url} is refused: {meaning}: {problem}; tell its owner, and do not install from it"
+                ) from problem
+        cause = _cause(problem)
+        if not isinstance(cause, CutError):
+            raise VerificationError(
+                f"{self.known.url} is refused: {cause}; tell its owner, and do not install from it"
+            ) from problem
+        expires, grace = self.expires, grace_days()
+        if expires is None or self.now > expires + timedelta(days=grace):
+            until = f"what is known of it expired on {expires:%Y-%m-%d}" if expires else "nothing is known of it yet"
+            raise ExpertError(f"{cause}; {until}, which is too long ago to go on without it: try again online")
+        self.offline, self._updater = True, None
+
+
+def grace_days() -> float:
+    """How many days past its expiry an index may be used offline.
+
+    Raises:
+        UsageError: ``$EXPERT_INDEX_GRACE`` is no number of days.
+    """
+    text = os.environ.get("EXPERT_INDEX_GRACE", str(GRACE_DAYS))
+    try:
+        days = float(text)
+    except ValueError:
+        days = -1.0
+    if not 0 <= days <= 3650:
+        raise UsageError(f"EXPERT_INDEX_GRACE is {text!r}; write days, 0 for none")
+    return days
+
+
+class _Fetcher(FetcherInterface):
+    """Reads over our HTTP, or from a folder."""
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        if url.startswith(("http://", "https://")):
+            return self._from_web(url)
+        path = Path(url)
+        if not path.is_file():
+            if not path.parents[1].is_dir():
+                raise CutError(f"{path.parents[1]} is not there")
+            raise DownloadHTTPError(f"{path} does not exist", 404)
+        return iter([path.read_bytes()])
+
+    @staticmethod
+    def _from_web(url: str) -> Iterator[bytes]:
+        with http.ask(url, http.access(url)) as response:
+            if response.status in (408, 429) or response.status >= 500:
+                raise CutError(f"{url}: HTTP {response.status}")
+            if response.status != 200:
+                raise DownloadHTTPError(f"{url}: HTTP {response.status}", response.status)
+            yield from response.chunks()
+
+    def fetch(self, url: str) -> Iterator[bytes]:
+        """The chunks of ``url``; whatever goes wrong on the way is a ``DownloadError``."""
+        try:
+            yield from self._fetch(url)
+        except DownloadError:
+            raise
+        except ExpertError as problem:
+            raise DownloadError(str(problem)) from problem
+
+
+def _cause(problem: BaseException) -> BaseException:
+    """What of ours is behind an error of the library, or the error."""
+    here: BaseException | None = problem
+    while here is not None:
+        if isinstance(here, ExpertError):
+            return here
+        here = here.__cause__ or here.__context__
+    return problem
+
+
+def _address(url: str) -> str:
+    if url.startswith(("http://", "https://")):
+        return url.rstrip("/")
+    if url.startswith("file://"):
+        url = url.removeprefix("file://")
+    return str(Path(url).resolve())
+
+
+def _file() -> Path:
+    return paths.home() / "indexes.json"
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _save(known: tuple[Known, ...]) -> None:
+    content: Mapping[str, Any] = {"format": FORMAT, "indexes": [vars(one) for one in known]}
+    part = _made(paths.home()) / ".indexes.json.part"
+    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    part.replace(_file())
