@@ -8,6 +8,7 @@ are drawn from short menus (``cte1``, ``d1``, ``x1``, ``orders_2``), so that not
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 
@@ -93,12 +94,12 @@ class NamesBinding:
         label = self.label(scope)
         columns = [f"{source.name}.{column}" for source in scope.visible() for column in source.columns]
         own = [f"{source.name}.{column}" for source in scope.sources for column in source.columns]
-        stars = ["*", *(f"{source.name}.*" for source in scope.sources)] if scope.sources else []
+        stars = self._stars(scope)
         rules = {
             f"column-{label}": _choice(columns),
             f"own-column-{label}": _choice(own),
             f"everything-{label}": _choice(stars),
-            f"all-{label}": _choice(stars[:1]),
+            f"all-{label}": _choice(star for star in stars if star == "*"),
             f"twin-{label}": self._twin(scope),
             f"from-{label}": self._from(scope, state),
             f"others-{label}": self._others(scope, state),
@@ -108,6 +109,17 @@ class NamesBinding:
         if any(event.kind == "joined" and event.scope == scope for event in state):
             rules[f"joined-{label}"] = self._joined(scope, state)
         return rules
+
+    @staticmethod
+    def _stars(scope: Scope) -> list[str]:
+        """The stars of a scope, but none over a name that three sources have.
+
+        Where USING merged two of them and a FULL JOIN follows, SQLite takes such a star's column for ambiguous.
+        """
+        often = Counter(column.lower() for source in scope.sources for column in source.columns)
+        plain = [source for source in scope.sources if all(often[column.lower()] < 3 for column in source.columns)]
+        whole = ["*"] if plain and len(plain) == len(scope.sources) else []
+        return whole + [f"{source.name}.*" for source in plain]
 
     def _begin(self, state: State) -> str:
         """A WITH clause as far as it is written, word for word, and how it goes on."""
