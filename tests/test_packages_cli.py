@@ -11,7 +11,7 @@ from typing import Any
 import packages
 import pytest
 import test_predecessor as predecessors
-from hostile import KEY, signed
+from hostile import KEY, OTHER, signed
 from test_archive import run as trained
 
 from expert_cli import archive, cli, paths, signing, store
@@ -306,6 +306,26 @@ def test_upgrade(call: Call, tmp_path: Path) -> None:
     assert "not installed" in call("upgrade", "absent")[2]
     assert "sql 0.1.0" in call("rollback")[1]
     assert data(call("gc", "--json")) == {"removed": 1}
+
+
+def test_a_pinned_expert_stays_with_its_signer(call: Call, tmp_path: Path) -> None:
+    for name, pair in (("mine", KEY), ("theirs", OTHER)):
+        signing.save_pair(pair, tmp_path / f"{name}.key", None)
+        call("trust", "add", "sql", "--key", tmp_path / f"{name}.pub")
+    call("install", packages.expert(tmp_path / "one", KEY))
+    assert f"what {KEY.public.id} signed" in call("trust", "pin", "sql")[1]
+    other = packages.expert(tmp_path / "two", OTHER, version="0.2.0")
+    code, _, err = call("install", other)
+    assert (code, store.installed()[0].version) == (3, "0.1.0")
+    assert "did not sign this one" in err
+    assert KEY.public.id in call("trust", "list")[1].partition("pinned to keys")[2]
+    assert data(call("trust", "list", "--json"))["held"] == {"sql": {"keys": [KEY.public.id], "digest": ""}}
+    call("trust", "unpin", "sql")
+    assert call("install", other)[0] == 0
+    digest = data(call("list", "--json"))["installed"][0]["digest"]
+    assert call("trust", "pin", "sql", "--digest", digest)[0] == 0
+    assert call("verify", "sql")[0] == 0
+    assert "pinned to the archive" in call("install", packages.expert(tmp_path / "three", OTHER, version="0.3.0"))[2]
 
 
 def test_import(call: Call, tmp_path: Path) -> None:

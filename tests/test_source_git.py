@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -71,16 +72,23 @@ class Repository:
         return Reply(int(headers.pop("Status", "200").split()[0]), headers, body)
 
 
-@pytest.fixture
-def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Repository]:
+@contextmanager
+def repository_served(folder: Path) -> Iterator[Repository]:
+    """An empty repository over HTTP."""
     if not shutil.which("git") or subprocess.run(["git", "http-backend"], capture_output=True).returncode == 1:
         pytest.skip("git with its http-backend is not installed; apt-get install git")
-    clean(monkeypatch)
-    made = Repository(tmp_path / "served/experts")
+    made = Repository(folder / "served/experts")
     made.folder.mkdir(parents=True)
     made.run("init", "--quiet", "--initial-branch=main")
     with serve(made) as server:
         made.url = f"{server.url}/experts"
+        yield made
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Repository]:
+    clean(monkeypatch)
+    with repository_served(tmp_path) as made:
         yield made
 
 

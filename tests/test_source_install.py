@@ -13,6 +13,7 @@ import registry
 from click.testing import CliRunner
 from github_api import GitHub
 from packages import expert
+from test_source_git import repository_served
 from web import Reply, Request, Web, clean, serve
 
 from expert_cli import paths, signing, store, trust
@@ -122,6 +123,74 @@ def test_registry(archive: Path, tmp_path: Path) -> None:
         assert store.find("sql").source == pinned
         call("remove", "sql")
         call("install", pinned)
+
+
+def test_newer_releases(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = GitHub()
+    with serve(fake) as api, serve(fake.objects) as cdn:
+        fake.url, fake.cdn = api.url, cdn.url
+        monkeypatch.setenv("GITHUB_API_URL", api.url)
+        fake.add("v1", {archive.name: archive.read_bytes()})
+        call("install", "github:acme/experts@v1")
+        assert call("outdated", "--json").stdout == '{"outdated": []}\n'
+        for version in ("0.2.0", "0.0.9"):
+            newer = expert(tmp_path / "more", KEY, version=version)
+            fake.add(f"v{version}", {newer.name: newer.read_bytes(), "notes.txt": b"x"})
+        assert json.loads(call("outdated", "--json").stdout)["outdated"][0]["available"] == "0.2.0"
+        assert call("upgrade").stdout == "installed sql 0.2.0 on nano\n"
+        assert store.find("sql").source == "github:acme/experts@v0.2.0#expert-sql-nano.v0.2.0.expert"
+        assert (call("upgrade").stdout, lying()) == ("nothing to install: it is there already\n", [])
+    # what cannot be asked is said, and ends in failure
+    with pytest.raises(ExpertError, match=r"sql: .*no connection"):
+        call("outdated")
+
+
+def test_newer_tags(archive: Path, tmp_path: Path) -> None:
+    with registry.running(tmp_path / "registry") as host:
+        for path, tag in ((archive, "0.1.0-nano"), (expert(tmp_path / "more", KEY, version="0.2.0"), "v0.2.0-nano")):
+            content = path.read_bytes()
+            target = Registry(Location.parse(f"oci://{host}/acme/sql:{tag}"))
+            for blob in (b"{}", content):
+                oci.push(target, oci.digest_of(blob), len(blob), io.BytesIO(blob))
+            manifest = oci.manifest_for(Descriptor(oci.LAYER, oci.digest_of(content), len(content), path.name), {})
+            for name in (tag, "latest", "no.version"):
+                oci.tag(target, manifest, name)
+            if path is archive:
+                call("install", f"oci://{host}/acme/sql")
+        assert json.loads(call("outdated", "--json").stdout)["outdated"][0]["available"] == "0.2.0"
+        assert call("upgrade", "sql").stdout == "installed sql 0.2.0 on nano\n"
+        assert store.find("sql").source == f"oci://{host}/acme/sql:v0.2.0-nano@{oci.digest_of(manifest)}"
+
+
+def test_newer_files(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with repository_served(tmp_path) as repository:
+        repository.commit(**{f"experts__{archive.name}": archive.read_bytes()})
+        call("install", f"git+{repository.url}")
+        newer = expert(tmp_path / "more", KEY, version="0.2.0")
+        elsewhere = expert(tmp_path / "more", KEY, version="0.3.0")
+        commit = repository.commit(**{f"experts__{newer.name}": newer.read_bytes(), elsewhere.name: b"another folder"})
+        assert json.loads(call("outdated", "--json").stdout)["outdated"][0]["available"] == "0.2.0"
+        assert call("upgrade").stdout == "installed sql 0.2.0 on nano\n"
+        assert store.find("sql").source == f"git+{repository.url}@{commit}#experts/{newer.name}"
+
+
+def test_a_pinned_expert_is_not_upgraded_by_others(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = signing.generate()
+    trust.add(other.public.pem, "sql", source="test")
+    fake = GitHub()
+    with serve(fake) as api, serve(fake.objects) as cdn:
+        fake.url, fake.cdn = api.url, cdn.url
+        monkeypatch.setenv("GITHUB_API_URL", api.url)
+        fake.add("v1", {archive.name: archive.read_bytes()})
+        call("install", "github:acme/experts@v1")
+        call("trust", "pin", "sql")
+        newer = expert(tmp_path / "more", other, version="0.2.0")
+        fake.add("v2", {newer.name: newer.read_bytes()})
+        with pytest.raises(VerificationError, match="did not sign this one"):
+            call("upgrade")
+        assert (store.find("sql").version, lying()) == ("0.1.0", [])
 
 
 def test_offline(server: Web, archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:

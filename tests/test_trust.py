@@ -150,6 +150,51 @@ def test_require(home: Path) -> None:
     assert (trust.load().thresholds or {})["acme"] == 2
 
 
+def test_pinned_to_keys_and_to_an_archive(home: Path) -> None:
+    for key in (KEY, OTHER):
+        trust.add(key.public.pem, "sql")
+    assert trust.load().check(bundle(OTHER), "sql", TODAY)
+    assert trust.hold("sql", [KEY.public.id[:20]]).keys == (KEY.public.id,)
+    known = trust.load()
+    assert known.check(bundle(KEY), "sql", TODAY)
+    assert known.check(bundle(KEY, OTHER), "sql", TODAY)
+    with pytest.raises(VerificationError, match=r"is pinned to .* did not sign this one.*trust unpin sql"):
+        known.check(bundle(OTHER), "sql", TODAY)
+    assert known.check(bundle(OTHER), "sql-pro", TODAY)  # the pin is of one expert
+    trust.hold("sql", [KEY.public.id, OTHER.public.id])
+    with pytest.raises(VerificationError, match="did not sign"):
+        trust.load().check(bundle(KEY), "sql", TODAY)
+    trust.hold("sql", digest="a" * 64)
+    assert trust.load().check(bundle(KEY), "sql", TODAY, digest="a" * 64)
+    with pytest.raises(VerificationError, match=f"pinned to the archive {'a' * 64}, this one is {'b' * 64}"):
+        trust.load().check(bundle(KEY), "sql", TODAY, digest="b" * 64)
+    trust.revoke(KEY.public.id, "stolen")
+    trust.hold("sql", [OTHER.public.id])
+    assert trust.load().check(bundle(OTHER), "sql", TODAY)
+    trust.release("sql")
+    assert trust.load().held == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "digest", "message"),
+    [
+        ("sql", [], "", "name a key or a digest"),
+        ("*", [KEY.public.id], "", "no expert's name"),
+        ("Sql", [KEY.public.id], "", "no expert's name"),
+        ("sql", [OTHER.public.id], "", "names none of the keys that may sign sql"),
+        ("sql", [], "abc", "is no digest"),
+    ],
+)
+def test_pinning_refuses(name: str, keys: list[str], digest: str, message: str, home: Path) -> None:
+    trust.add(KEY.public.pem, "sql")
+    before = (home / "trust.json").read_bytes()
+    with pytest.raises(UsageError, match=message):
+        trust.hold(name, keys, digest)
+    with pytest.raises(UsageError, match="not pinned"):
+        trust.release("sql")
+    assert (home / "trust.json").read_bytes() == before
+
+
 def test_shipped_pins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     """The file in the wheel has the user's form; the user can revoke its keys and cannot remove them."""
     shipped = tmp_path / "shipped.json"

@@ -150,10 +150,10 @@ def _verify(file: _Counting, trust: Trust | None, into: Path | None) -> Archive:
     entries = container.members(file)
     content = _signature(entries)
     bundle = signing.parse(content)
-    listed = _listing(bundle)
+    listed, digest = _listing(bundle), hashlib.sha256(content).hexdigest()
     signers: tuple[Pin, ...] = ()
     if trust and bundle.about:
-        signers = trust.check(bundle, bundle.about.name)
+        signers = trust.check(bundle, bundle.about.name, digest=digest)
     elif trust:
         trust.recognise(bundle)
     _store(into, SIGNATURE, content)
@@ -177,11 +177,9 @@ def _verify(file: _Counting, trust: Trust | None, into: Path | None) -> Archive:
         raise VerificationError(f"{', '.join(sorted(listed))}: listed in {SIGNATURE} and missing{_NEXT}")
     expert = contents.agree(texts, tensors, bundle.about)
     if trust and not bundle.about:
-        signers = trust.check(bundle, expert.name)
+        signers = trust.check(bundle, expert.name, digest=digest)
     created = bundle.about.created if bundle.about else ""
-    return Archive(
-        expert, hashlib.sha256(content).hexdigest(), file.count, created, signers, bundle.members, texts, tensors
-    )
+    return Archive(expert, digest, file.count, created, signers, bundle.members, texts, tensors)
 
 
 def _listing(bundle: signing.Bundle) -> dict[str, signing.Listed]:

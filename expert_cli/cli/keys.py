@@ -126,6 +126,42 @@ def rotate(namespace: str, key: Path, replaces: str, expires: str | None, as_jso
     click.echo(json.dumps(described(pin)) if as_json else f"{pin.id} may sign {pin.namespace!r} in place of {replaces}")
 
 
+@trust.command("pin")
+@click.argument("name")
+@click.option("--key-id", "keys", multiple=True, help="A key that must have signed it; may be repeated, may be cut.")
+@click.option("--digest", default="", help="The only archive to let in, as list --json and verify tell it.")
+def pin(name: str, keys: tuple[str, ...], digest: str) -> None:
+    """Pin an expert to keys or to one archive, whatever else its namespace trusts.
+
+    Without options, to the keys that signed the installed version: an upgrade by anyone else is then refused.
+
+    \b
+    Examples:
+      expert-cli trust pin sql
+      expert-cli trust pin sql --digest c8b6e3810453…
+    """
+    if not (keys or digest):
+        from expert_cli import store
+
+        keys = store.find(name).signers
+    held = trusted.hold(name, keys, digest)
+    told = [f"the archive {held.digest}"] * bool(held.digest) + [f"what {key} signed" for key in held.keys]
+    click.echo(f"{name} is pinned to {' and '.join(told)}")
+
+
+@trust.command("unpin")
+@click.argument("name")
+def unpin(name: str) -> None:
+    """Take back the pin of an expert.
+
+    \b
+    Example:
+      expert-cli trust unpin sql
+    """
+    trusted.release(name)
+    click.echo(f"{name} is no longer pinned")
+
+
 @trust.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print pins, thresholds and revoked keys as JSON.")
 def list_(as_json: bool) -> None:
@@ -138,7 +174,10 @@ def list_(as_json: bool) -> None:
     known = trusted.load()
     if as_json:
         pins = [described(pin) for pin in known.pins]
-        click.echo(json.dumps({"keys": pins, "thresholds": known.thresholds, "revoked": known.revoked}))
+        held = {name: vars(one) for name, one in (known.held or {}).items()}
+        click.echo(
+            json.dumps({"keys": pins, "thresholds": known.thresholds, "revoked": known.revoked, "held": held})
+        )
         return
     thresholds, revoked = known.thresholds or {}, known.revoked or {}
     rows = [
@@ -153,6 +192,9 @@ def list_(as_json: bool) -> None:
         for pin in known.pins
     ]
     click.echo(aligned(("namespace", "key", "expires", "needed", "pinned by", "comment"), rows))
+    if known.held:
+        lines = [(name, ", ".join(one.keys), one.digest) for name, one in known.held.items()]
+        click.echo("\n" + aligned(("expert", "pinned to keys", "pinned to archive"), lines))
 
 
 @trust.command("remove")

@@ -25,7 +25,7 @@ from expert_cli.cli.archives import (
 )
 from expert_cli.cli.keys import aligned, keygen, trust
 from expert_cli.cli.transfer import brought, fetched, index_option, indexes, no_index_option, offered, remarks
-from expert_cli.errors import BaseModelError, UsageError
+from expert_cli.errors import BaseModelError, ExpertError, UsageError
 from expert_cli.store import Installed
 
 if TYPE_CHECKING:
@@ -125,8 +125,10 @@ def upgrade(names: tuple[str, ...], folders: tuple[Path, ...], urls: tuple[str, 
       expert-cli upgrade
       expert-cli upgrade sql --from downloads
     """
-    with brought(newer(names, folders, urls, no_index)) as requests:
+    found, problems = newer(names, folders, urls, no_index)
+    with brought(found) as requests:
         report(installed(requests), as_json)
+    complain(problems)
 
 
 @click.command()
@@ -142,7 +144,7 @@ def outdated(folders: tuple[Path, ...], urls: tuple[str, ...], no_index: bool, a
       expert-cli outdated --from downloads
     """
     there = {one.name: one.version for one in store.installed()}
-    found = newer((), folders, urls, no_index)
+    found, problems = newer((), folders, urls, no_index)
     said = remarks(store.installed())
     rows = [(one.name, there.get(one.name, ""), one.version, one.base, said.pop(one.name, "")) for one in found]
     rows += [(name, there[name], "", "", said[name]) for name in sorted(said)]
@@ -153,15 +155,37 @@ def outdated(folders: tuple[Path, ...], urls: tuple[str, ...], no_index: bool, a
         click.echo(aligned(keys, rows))
     else:
         show.note("everything is as new as what was found")
+    complain(problems)
 
 
-def newer(names: Sequence[str], folders: Sequence[Path], urls: Sequence[str], no_index: bool) -> tuple[Candidate, ...]:
-    """Newer versions of what is installed."""
-    from expert_cli.sources import local
+def newer(
+    names: Sequence[str], folders: Sequence[Path], urls: Sequence[str], no_index: bool
+) -> tuple[tuple[Candidate, ...], list[str]]:
+    """Newer versions of what is installed, and why a source could not be looked at."""
+    from expert_cli.sources import local, versions
+    from expert_cli.sources.resolve import Offered
 
-    there = store.installed()
-    asked = [one.name for one in there if not names or one.name in names]
-    return local.newer(there, names, folders, known_bases(), offered(asked, indexes(urls, no_index)))
+    there, problems = store.installed(), list[str]()
+    asked = [one for one in there if not names or one.name in names]
+    known = offered([one.name for one in asked], indexes(urls, no_index))
+    far: list[Candidate] = []
+    for one in asked:
+        try:
+            far += versions.newer(one)
+        except ExpertError as problem:
+            problems.append(f"{one.name}: {problem}")
+    both = Offered((*known.candidates, *far), known.yanked)
+    return local.newer(there, names, folders, known_bases(), both), problems
+
+
+def complain(problems: Sequence[str]) -> None:
+    """End in failure where a source could not be looked at, once all else is done.
+
+    Raises:
+        ExpertError: there are problems.
+    """
+    if problems:
+        raise ExpertError("; ".join(problems))
 
 
 @click.command("list")

@@ -102,6 +102,11 @@ def brought(found: Sequence[Candidate]) -> Iterator[list[store.Request]]:
                 if one.path is not None:
                     requests.append(store.Request(one.path, str(one.path.resolve())))
                 continue
+            if not one.offer.sha256:
+                far = fetched(one.offer.source)
+                came.append(far.path)
+                requests.append(store.Request(far.path, far.source))
+                continue
             from expert_cli.index import offers
 
             for word, reason in (("yanked", one.offer.yanked), ("deprecated", one.offer.deprecated)):

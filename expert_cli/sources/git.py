@@ -113,6 +113,20 @@ def fetch(
     return target, replace(location, ref=commit, path=path)
 
 
+def listing(location: Location, folder: Path, *, limit: int = download.LIMIT) -> tuple[str, list[str]]:
+    """The commit at the repository's HEAD, and the paths of its files; ``folder`` is empty and holds the work.
+
+    Raises:
+        UsageError: git is not installed.
+        ExpertError: the repository cannot be had.
+    """
+    http.permitted(location.url)
+    repository = _Repository(folder, location.url, http.STALL_SECONDS)
+    commit = repository.resolve("")
+    repository.fetch(commit, limit, None)
+    return commit, list(repository.entries(commit))
+
+
 class _Repository:
     """A bare repository in a folder of its own, and what may be asked of the one at ``url``."""
 

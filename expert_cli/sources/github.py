@@ -130,6 +130,12 @@ class Api:
         answer = self.call(path, allow=(404,))
         return None if answer.status == 404 else Release.parse(answer.json(), answer.url)
 
+    def releases(self) -> list[Release]:
+        """The latest hundred releases."""
+        answer = self.call("/releases?per_page=100")
+        found = answer.json()
+        return [Release.parse(one, answer.url) for one in (found if isinstance(found, list) else ())]
+
     def draft(self, tag: str) -> Release | None:
         """The draft for a tag, among the latest ten releases; drafts are shown to those alone who may write."""
         answer = self.call("/releases?per_page=10")

@@ -65,6 +65,10 @@ class Location:
         tag, digest = self.tag and f":{self.tag}", self.digest and f"@{self.digest}"
         return f"{PREFIX}{self.host}/{self.repository}{tag}{digest}"
 
+    def at(self, tag: str) -> Location:
+        """The same repository at another tag."""
+        return replace(self, tag=tag, digest="")
+
     @property
     def url(self) -> str:
         """The address of the repository; plain HTTP on this machine alone."""
@@ -153,6 +157,13 @@ class Registry:
             if expected.startswith("sha256:") and expected != digest:
                 raise VerificationError(f"{answer.url}: has digest {digest}, {expected} was promised; do not use it")
         return answer.body, digest
+
+    def tags(self) -> list[str]:
+        """The tags of the repository, the first thousand; none where there is no such repository."""
+        answer = self.call(f"{self.url}/tags/list?n=1000", allow=(404,))
+        found = answer.json() if answer.status != 404 else {}
+        tags = found.get("tags") if isinstance(found, dict) else None
+        return [tag for tag in tags or () if isinstance(tag, str)]
 
     def blob(self, digest: str) -> str:
         """The address of a blob."""

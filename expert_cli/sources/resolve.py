@@ -19,12 +19,12 @@ from expert_cli.errors import UsageError, VerificationError
 
 @dataclass(frozen=True)
 class Offer:
-    """Where an index says that an archive lies, what it must be, and what the index says against it."""
+    """Where an archive lies elsewhere; of an index also what it must be, and what the index says against it."""
 
     source: str
-    sha256: str
-    size: int
-    digest: str
+    sha256: str = ""
+    size: int = 0
+    digest: str = ""
     yanked: str = ""
     deprecated: str = ""
 

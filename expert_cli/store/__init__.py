@@ -185,7 +185,7 @@ def check(name: str, trust: Trust | None) -> Installed:
     if fault := _fault(entry.folder, entry.digest):
         raise VerificationError(f"{name}: {fault}; install it again: expert-cli install {name}")
     if trust:
-        trust.check(signing.parse((entry.folder / archive.SIGNATURE).read_bytes()), name)
+        trust.check(signing.parse((entry.folder / archive.SIGNATURE).read_bytes()), name, digest=entry.digest)
     return entry
 
 

@@ -1,13 +1,4 @@
-"""Who may sign what: public keys pinned per publisher namespace.
-
-A namespace is an expert's name, or the part of it before a ``-``: keys of ``acme`` may sign ``acme`` and
-``acme-sql``. The longest namespace that matches a name alone decides, so that pinning ``acme-sql`` takes it away from
-the keys of ``acme``. ``*`` matches every name that no other namespace does.
-
-Pins come from two files of one form: ``$EXPERT_HOME/trust.json`` and the one that ships with the tool. A key that is
-revoked in either is refused everywhere. What this does not protect against: a publisher whose private key was stolen
-and not yet revoked, and anyone who can write to ``$EXPERT_HOME``.
-"""
+"""The user's trust file: ``$EXPERT_HOME/trust.json``, changed as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,107 +7,18 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from expert_cli import paths, signing
-from expert_cli.errors import ManifestError, UsageError, VerificationError
+from expert_cli.errors import ManifestError, UsageError
 from expert_cli.manifest import parse_json
+from expert_cli.trust.pins import ANY, Held, Pin, Trust, key_of
 
 FORMAT = 1
-ANY = "*"
 _NAMESPACE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*|\*")
-
-
-@dataclass(frozen=True)
-class Pin:
-    """A pinned key. ``expires`` is the first day on which it is refused; ``origin`` is ``user`` or ``shipped``."""
-
-    namespace: str
-    id: str
-    pem: str
-    expires: date | None = None
-    comment: str = ""
-    origin: str = "user"
-
-
-@dataclass(frozen=True)
-class Trust:
-    """All pins, the thresholds per namespace (1 where none is set) and the ids of revoked keys with the reason."""
-
-    pins: tuple[Pin, ...] = ()
-    thresholds: Mapping[str, int] | None = None
-    revoked: Mapping[str, str] | None = None
-
-    def namespace(self, name: str) -> str:
-        """The pinned namespace that decides over ``name``; empty when none does."""
-        known = {pin.namespace for pin in self.pins}
-        parts = name.split("-")
-        candidates = ["-".join(parts[:count]) for count in range(len(parts), 0, -1)]
-        return next((one for one in [*candidates, ANY] if one in known), "")
-
-    def check(self, bundle: signing.Bundle, name: str, today: date | None = None) -> tuple[Pin, ...]:
-        """The pins whose keys signed ``bundle`` for an expert called ``name``.
-
-        Raises:
-            VerificationError: no signature, or fewer good ones than the namespace's threshold.
-        """
-        # (1) There is a signature at all.
-        if not bundle.signatures:
-            raise VerificationError(f"{name} is not signed; ask its publisher for a signed archive")
-        # (2) Only keys pinned for this name count, never one that came along, and each counts once.
-        namespace = self.namespace(name)
-        pinned = {pin.id: pin for pin in self.pins if pin.namespace == namespace}
-        found = signing.signers(bundle, map(_key, pinned.values()))
-        if not found:
-            raise VerificationError(self._unknown(bundle, name))
-        # (3) Revoked and expired keys do not count.
-        today = today or datetime.now(UTC).date()
-        good = [pinned[id] for id in sorted(found) if not self._stale(pinned[id], today)]
-        # (4) There are enough of them.
-        needed = (self.thresholds or {}).get(namespace, 1)
-        if len(good) >= needed:
-            return tuple(good)
-        stale = [f"{id} {reason}" for id in sorted(found) if (reason := self._stale(pinned[id], today))]
-        raise VerificationError(
-            f"{name} carries {len(good)} of the {needed} signatures that namespace {namespace!r} demands"
-            + "".join(f"; {reason}" for reason in stale)
-            + "; get a version that its publisher signed with a key that is good today"
-        )
-
-    def recognise(self, bundle: signing.Bundle) -> None:
-        """Check that some pinned key signed ``bundle``, before it is known for which name.
-
-        Raises:
-            VerificationError: there is no signature, or none by a pinned key.
-        """
-        if not bundle.signatures:
-            raise VerificationError("the archive is not signed; ask its publisher for a signed one")
-        if not signing.signers(bundle, map(_key, self.pins)):
-            raise VerificationError(self._unknown(bundle, "NAME"))
-
-    def _stale(self, pin: Pin, today: date) -> str:
-        if pin.id in (self.revoked or {}):
-            return f"is revoked ({(self.revoked or {})[pin.id]})"
-        if pin.expires and today >= pin.expires:
-            return f"expired on {pin.expires}"
-        return ""
-
-    def _unknown(self, bundle: signing.Bundle, name: str) -> str:
-        elsewhere = signing.signers(bundle, map(_key, self.pins))
-        if elsewhere:
-            owner = next(pin.namespace for pin in self.pins if pin.id in elsewhere)
-            return (
-                f"{name} is signed by {min(elsewhere)}, which is trusted for {owner!r} and not for this name; "
-                f"if it may sign this too: {_command(name, min(elsewhere))}"
-            )
-        claimed = next((key for key, _ in bundle.signatures if key), bundle.hint)
-        return (
-            f"{name} is signed by an unknown key; get the publisher's public key from a place that you trust, then: "
-            + _command(name, claimed)
-        )
 
 
 def load() -> Trust:
@@ -131,6 +33,7 @@ def load() -> Trust:
         pins=shipped.pins + own.pins,
         thresholds={**(shipped.thresholds or {}), **(own.thresholds or {})},
         revoked={**(shipped.revoked or {}), **(own.revoked or {})},
+        held=own.held,
     )
 
 
@@ -230,17 +133,49 @@ def require(namespace: str, threshold: int) -> None:
     _write(replace(own, thresholds={**(own.thresholds or {}), namespace: threshold}))
 
 
-def _key(pin: Pin) -> signing.PublicKey:
-    return signing.load_public(pin.pem.encode(), f"the pinned key {pin.id}")
+def hold(name: str, keys: Iterable[str] = (), digest: str = "") -> Held:
+    """Pin the expert ``name`` to keys that must all have signed it, and to one archive where ``digest`` is given.
+
+    Raises:
+        UsageError: nothing is given, a key may not sign it, or the name or digest is malformed.
+    """
+    known = load()
+    if not _NAMESPACE.fullmatch(name) or name == ANY:
+        raise UsageError(f"{name!r} is no expert's name; see: expert-cli list")
+    if digest and not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise UsageError(f"{digest!r} is no digest; take the one that list --json or verify prints")
+    allowed = {pin.id for pin in known.pins if pin.namespace == known.namespace(name)}
+    chosen = []
+    for key in keys:
+        found = [id for id in sorted(allowed) if _is(id, key)]
+        if len(found) != 1:
+            raise UsageError(f"{key} names {len(found) or 'none'} of the keys that may sign {name}; see: trust list")
+        chosen += found
+    if not (chosen or digest):
+        raise UsageError(f"name a key or a digest to pin {name} to, or install it first")
+    held = Held(tuple(dict.fromkeys(chosen)), digest)
+    own = _read(_path(), "user")
+    _write(replace(own, held={**(own.held or {}), name: held}))
+    return held
+
+
+def release(name: str) -> Held:
+    """Take back what :func:`hold` said.
+
+    Raises:
+        UsageError: the expert is not pinned.
+    """
+    own = _read(_path(), "user")
+    held = dict(own.held or {})
+    if name not in held:
+        raise UsageError(f"{name} is not pinned; see: expert-cli trust list")
+    gone = held.pop(name)
+    _write(replace(own, held=held))
+    return gone
 
 
 def _is(full: str, given: str) -> bool:
     return full.startswith((given, f"sha256:{given}")) and len(given.removeprefix("sha256:")) >= 8
-
-
-def _command(name: str, key_id: str) -> str:
-    chosen = f" --key-id {key_id}" if key_id else ""
-    return f"expert-cli trust add {name} --key PUBLISHER.pub{chosen}"
 
 
 def _path() -> Path:
@@ -265,15 +200,24 @@ def _read(path: Path, origin: str) -> Trust:
             )
             for entry in data["keys"]
         )
-        trust = Trust(pins, dict(data["thresholds"]), dict(data["revoked"]))
+        held = {
+            str(name): Held(tuple(map(str, entry["keys"])), str(entry["digest"]))
+            for name, entry in dict(data.get("held", {})).items()
+        }
+        trust = Trust(pins, dict(data["thresholds"]), dict(data["revoked"]), held)
     except (KeyError, TypeError, ValueError) as problem:
         raise ManifestError(str(path), [f"malformed ({problem!r}); restore it or move it away"]) from problem
-    if wrong := [pin.id for pin in pins if _key(pin).id != pin.id]:
+    if wrong := [pin.id for pin in pins if key_of(pin).id != pin.id]:
         raise ManifestError(str(path), [f"the key under {one} has another id; remove it" for one in wrong])
     return trust
 
 
-def dump(pins: Iterable[Pin], thresholds: Mapping[str, int], revoked: Mapping[str, str]) -> bytes:
+def dump(
+    pins: Iterable[Pin],
+    thresholds: Mapping[str, int],
+    revoked: Mapping[str, str],
+    held: Mapping[str, Held] | None = None,
+) -> bytes:
     """The content of a trust file, as it ships with the tool and lies in ``$EXPERT_HOME``."""
     keys: list[dict[str, Any]] = [
         {
@@ -286,6 +230,8 @@ def dump(pins: Iterable[Pin], thresholds: Mapping[str, int], revoked: Mapping[st
         for pin in pins
     ]
     data = {"format": FORMAT, "keys": keys, "thresholds": dict(thresholds), "revoked": dict(revoked)}
+    if held:
+        data["held"] = {name: {"keys": list(one.keys), "digest": one.digest} for name, one in held.items()}
     return (json.dumps(data, indent=1, sort_keys=True) + "\n").encode()
 
 
@@ -295,7 +241,7 @@ def _write(trust: Trust) -> None:
     handle, draft = tempfile.mkstemp(prefix=".trust.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(dump(trust.pins, trust.thresholds or {}, trust.revoked or {}))
+            file.write(dump(trust.pins, trust.thresholds or {}, trust.revoked or {}, trust.held))
             file.flush()
             os.fsync(file.fileno())
         Path(draft).replace(path)
