@@ -133,12 +133,12 @@ def test_newer_releases(archive: Path, tmp_path: Path, monkeypatch: pytest.Monke
         fake.add("v1", {archive.name: archive.read_bytes()})
         call("install", "github:acme/experts@v1")
         assert call("outdated", "--json").stdout == '{"outdated": []}\n'
-        for version in ("0.2.0", "0.0.9"):
+        for version in ("7.2.0", "0.0.9"):
             newer = expert(tmp_path / "more", KEY, version=version)
             fake.add(f"v{version}", {newer.name: newer.read_bytes(), "notes.txt": b"x"})
-        assert json.loads(call("outdated", "--json").stdout)["outdated"][0]["available"] == "0.2.0"
-        assert call("upgrade").stdout == "installed sql 0.2.0 on nano\n"
-        assert store.find("sql").source == "github:acme/experts@v0.2.0#expert-sql-nano.v0.2.0.expert"
+        assert json.loads(call("outdated", "--json").stdout)["outdated"][0]["available"] == "7.2.0"
+        assert call("upgrade").stdout == "installed sql 7.2.0 on nano\n"
+        assert store.find("sql").source == "github:acme/experts@v7.2.0#expert-sql-nano.v7.2.0.expert"
         assert (call("upgrade").stdout, lying()) == ("nothing to install: it is there already\n", [])
     # what cannot be asked is said, and ends in failure
     with pytest.raises(ExpertError, match=r"sql: .*no connection"):
@@ -147,7 +147,7 @@ def test_newer_releases(archive: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_newer_tags(archive: Path, tmp_path: Path) -> None:
     with registry.running(tmp_path / "registry") as host:
-        for path, tag in ((archive, "0.1.0-nano"), (expert(tmp_path / "more", KEY, version="0.2.0"), "v0.2.0-nano")):
+        for path, tag in ((archive, "0.1.0-nano"), (expert(tmp_path / "more", KEY, version="7.2.0"), "v7.2.0-nano")):
             content = path.read_bytes()
             target = Registry(Location.parse(f"oci://{host}/acme/sql:{tag}"))
             for blob in (b"{}", content):
@@ -157,20 +157,20 @@ def test_newer_tags(archive: Path, tmp_path: Path) -> None:
                 oci.tag(target, manifest, name)
             if path is archive:
                 call("install", f"oci://{host}/acme/sql")
-        assert json.loads(call("outdated", "--json").stdout)["outdated"][0]["available"] == "0.2.0"
-        assert call("upgrade", "sql").stdout == "installed sql 0.2.0 on nano\n"
-        assert store.find("sql").source == f"oci://{host}/acme/sql:v0.2.0-nano@{oci.digest_of(manifest)}"
+        assert json.loads(call("outdated", "--json").stdout)["outdated"][0]["available"] == "7.2.0"
+        assert call("upgrade", "sql").stdout == "installed sql 7.2.0 on nano\n"
+        assert store.find("sql").source == f"oci://{host}/acme/sql:v7.2.0-nano@{oci.digest_of(manifest)}"
 
 
 def test_newer_files(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with repository_served(tmp_path) as repository:
         repository.commit(**{f"experts__{archive.name}": archive.read_bytes()})
         call("install", f"git+{repository.url}")
-        newer = expert(tmp_path / "more", KEY, version="0.2.0")
-        elsewhere = expert(tmp_path / "more", KEY, version="0.3.0")
+        newer = expert(tmp_path / "more", KEY, version="7.2.0")
+        elsewhere = expert(tmp_path / "more", KEY, version="7.3.0")
         commit = repository.commit(**{f"experts__{newer.name}": newer.read_bytes(), elsewhere.name: b"another folder"})
-        assert json.loads(call("outdated", "--json").stdout)["outdated"][0]["available"] == "0.2.0"
-        assert call("upgrade").stdout == "installed sql 0.2.0 on nano\n"
+        assert json.loads(call("outdated", "--json").stdout)["outdated"][0]["available"] == "7.2.0"
+        assert call("upgrade").stdout == "installed sql 7.2.0 on nano\n"
         assert store.find("sql").source == f"git+{repository.url}@{commit}#experts/{newer.name}"
 
 
@@ -186,7 +186,7 @@ def test_a_pinned_expert_is_not_upgraded_by_others(
         fake.add("v1", {archive.name: archive.read_bytes()})
         call("install", "github:acme/experts@v1")
         call("trust", "pin", "sql")
-        newer = expert(tmp_path / "more", other, version="0.2.0")
+        newer = expert(tmp_path / "more", other, version="7.2.0")
         fake.add("v2", {newer.name: newer.read_bytes()})
         with pytest.raises(VerificationError, match="did not sign this one"):
             call("upgrade")
