@@ -105,6 +105,7 @@ class LlamaModel:
         self._prompt: list[int] = []
         self._prompt_logits: Floats = np.empty((0, self.vocabulary), np.float32)
         self._live: list[tuple[int, int]] = []  # (sequence, position of its next token) of each row
+        self._row = ctypes.c_float * self.vocabulary
         self.narrows = self._cut is not None and self._agrees()
         """Whether :meth:`narrow` leaves out the output layer."""
 
@@ -164,10 +165,9 @@ class LlamaModel:
     def narrow(self, rows: Sequence[tuple[int, Sequence[int]]], options: Sequence[Indices]) -> list[Floats]:
         """As :meth:`extend`, but of each row only the logits of its ``options``, in their order."""
         parts = self._parts(rows)
-        if not self.narrows or max(map(len, options)) > narrowing.FEW:
-            return [row.take(some) for row, some in zip(self._decode(parts), options, strict=True)]
         found: list[Floats] = [np.empty(0, np.float32)] * len(parts)
-        self._feed(parts, lambda outputs: self._multiply(outputs, options, found), cut=True)
+        cut = self.narrows and max(map(len, options)) <= narrowing.FEW
+        self._feed(parts, lambda outputs: self._multiply(outputs, options, found), cut=cut)
         return found
 
     def _parts(self, rows: Sequence[tuple[int, Sequence[int]]]) -> list[Part]:
@@ -277,14 +277,14 @@ class LlamaModel:
             self._check(logits[part])
 
     def _multiply(self, outputs: dict[int, int], options: Sequence[Indices], found: list[Floats]) -> None:
-        assert self._cut and self._head
-        hidden = self._cut.taken() if outputs else None
+        hidden = self._cut.taken() if outputs and self._cut else None
         for order, (place, part) in enumerate(outputs.items()):
-            if hidden is not None:
+            if hidden is not None and self._head:
                 found[part] = self._head.logits(hidden[order], options[part])
             else:
                 row = llama_cpp.llama_get_logits_ith(self._context, place)
-                found[part] = np.ctypeslib.as_array(row, (self.vocabulary,)).take(options[part])
+                logits = np.frombuffer(self._row.from_address(ctypes.addressof(row.contents)), np.float32)
+                found[part] = logits.take(options[part])
             self._check(found[part])
 
     def _agrees(self) -> bool:
