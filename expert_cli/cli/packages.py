@@ -71,8 +71,9 @@ def install(wanted: tuple[str, ...], folders: tuple[Path, ...], allow_unsigned: 
     """Verify and install an archive.
 
     WANTED is an .expert file, a name with versions in the trusted indexes, the --from folders and what ships, or where
-    an archive lies: https://HOST/FILE, github:OWNER/REPOSITORY[@TAG], oci://HOST/REPOSITORY:TAG,
-    git+https://HOST/REPOSITORY[@REF]. An archive by a key that you have not pinned is refused.
+    an archive lies: https://HOST/FILE, github:OWNER/REPOSITORY[@TAG], hub:OWNER/REPOSITORY[@REVISION],
+    oci://HOST/REPOSITORY:TAG, git+https://HOST/REPOSITORY[@REF]. An archive by a key that you have not pinned is
+    refused.
 
     \b
     Examples:

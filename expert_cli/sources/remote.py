@@ -2,6 +2,7 @@
 
     https://host/path/file.expert               a file, with the .sha256 beside it
     github:owner/repo[@tag][#file]              an asset of a GitHub release
+    hub:owner/repo[@revision][#file]            a file of a model repository on the hub
     oci://host/repository[:tag|@sha256:...]     an artifact in a registry
     git+https://host/repository[@ref][#path]    a file at a commit
 
@@ -20,7 +21,7 @@ from expert_cli.errors import UsageError
 if TYPE_CHECKING:
     from expert_cli.sources.download import Progress
 
-PREFIXES = ("https://", "http://", "github:", "oci://", "git+")
+PREFIXES = ("https://", "http://", "github:", "hub:", "oci://", "git+")
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,14 @@ def fetch(text: str, into: Path, progress: Progress | None = None, *, bases: Seq
     """
     if not is_remote(text):
         raise UsageError(f"{text!r} is none of {', '.join(PREFIXES)}; name one of these, or a file")
-    from expert_cli.sources import git, github, oci, web  # HTTP takes 50 ms to import and a file needs none
+    from expert_cli.sources import git, github, hub, oci, web  # HTTP takes 50 ms to import and a file needs none
 
     path: Path
-    location: github.Location | oci.Location | git.Location
+    location: github.Location | hub.Location | oci.Location | git.Location
     if text.startswith(github.PREFIX):
         path, location = github.fetch(github.Location.parse(text), into, bases, progress)
+    elif text.startswith(hub.PREFIX):
+        path, location = hub.fetch(hub.Location.parse(text), into, bases, progress)
     elif text.startswith(oci.PREFIX):
         path, location = oci.fetch(oci.Location.parse(text), into, progress)
     elif text.startswith(git.PREFIX):

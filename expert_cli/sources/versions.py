@@ -24,13 +24,15 @@ def newer(entry: Installed) -> list[Candidate]:
     Raises:
         ExpertError: the source cannot be reached, or refuses.
     """
-    from expert_cli.sources import git, github, oci  # HTTP takes 50 ms to import
+    from expert_cli.sources import git, github, hub, oci  # HTTP takes 50 ms to import
 
     found: Iterator[Candidate] = iter(())
     if entry.source.startswith(github.PREFIX):
         found = _releases(entry, github.Location.parse(entry.source))
     elif entry.source.startswith(oci.PREFIX):
         found = _tags(entry, oci.Location.parse(entry.source))
+    elif entry.source.startswith(hub.PREFIX):
+        found = _models(entry, hub.Location.parse(entry.source))
     elif entry.source.startswith(git.PREFIX):
         found = _files(entry, git.Location.parse(entry.source))
     return [one for one in found if one.parsed > Version(entry.version)]
@@ -70,6 +72,18 @@ def _tags(entry: Installed, here: object) -> Iterator[Candidate]:
         version, _, base = tag.partition("-")
         known = _candidate(entry, base or entry.base, version.removeprefix("v"), str(here.at(tag)))
         if known:
+            yield known
+
+
+def _models(entry: Installed, here: object) -> Iterator[Candidate]:
+    from expert_cli.sources import hub
+
+    assert isinstance(here, hub.Location)
+    parent = PurePosixPath(here.file).parent
+    commit, files = hub.listing(hub.Location(here.repository))
+    for path in (PurePosixPath(one.path) for one in files):
+        known = named(entry, path.name, str(hub.Location(here.repository, commit, str(path))))
+        if known and path.parent == parent:
             yield known
 
 

@@ -6,22 +6,18 @@ A file appears in the cache only after its size and sha256 were checked. ``$HF_E
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
-from urllib.parse import quote
 
 from expert_cli import paths
 from expert_cli.errors import BaseModelError, ExpertError
 from expert_cli.manifest import BaseFile
-from expert_cli.sources import download, http
+from expert_cli.sources import download, http, hub
 from expert_cli.sources.download import Progress, Wanted
 
 __all__ = ["Location", "Progress", "cached", "fetch"]
-
-ENDPOINT = "https://huggingface.co"
 
 
 @dataclass(frozen=True)
@@ -47,8 +43,7 @@ class Location:
     @property
     def url(self) -> str:
         """Where the hub serves the file."""
-        endpoint = os.environ.get("HF_ENDPOINT", ENDPOINT).rstrip("/")
-        return f"{endpoint}/{self.repository}/resolve/{quote(self.revision, safe='')}/{quote(self.file)}"
+        return hub.address(self.repository, self.revision, self.file)
 
 
 def cached(file: BaseFile) -> Path | None:
@@ -67,12 +62,7 @@ def fetch(
     """
     if here := cached(file):
         return here
-    token = os.environ.get("HF_TOKEN")
-    access = http.Access(
-        authorization=f"Bearer {token}" if token else "",
-        advice="check the base manifest and HF_ENDPOINT, and set HF_TOKEN if it is private",
-    )
-    wanted = Wanted(location.url, file.size, file.sha256, access=access)
+    wanted = Wanted(location.url, file.size, file.sha256, access=hub.access())
     try:
         return download.fetch(wanted, paths.cache() / "hub" / file.sha256, progress, stall=stall)
     except ExpertError as problem:
