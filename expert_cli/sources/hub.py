@@ -1,4 +1,4 @@
-"""Archives in model repositories of the Hugging Face Hub: ``hub:owner/repo[@revision][#file]``, at ``main`` if not said.
+"""Archives in model repositories of the Hugging Face Hub: ``hub:owner/repo[@revision][#file]``, ``main`` if not said.
 
 ``$HF_ENDPOINT`` names another hub, ``$HF_TOKEN`` a token. The token goes to the hub alone: files come from where the
 hub redirects to. What the hub counts as a file's sha256 is checked, and a ``.sha256`` beside it.
