@@ -163,7 +163,7 @@ def _unpacked(file: BinaryIO, into: Path, assumptions: list[str]) -> Iterator[tu
         raise VerificationError("much follows the end of the tar; do not use this package")
 
 
-def _members(stream: container.Stream) -> Iterator[tuple[str, bytes, int, Iterator[bytes]]]:
+def _members(stream: container.Stream) -> Iterator[tuple[str, bytes, int, Iterator[memoryview]]]:
     """Name, type, size and content of each member of a tar that needs no extensions."""
     for _ in range(MAX_MEMBERS):
         block = stream.exactly(container.BLOCK)

@@ -48,7 +48,7 @@ class Reader:
         self._at = 0
         self._index = 0
 
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, chunk: bytes | memoryview) -> None:
         """Check the next bytes.
 
         Raises:

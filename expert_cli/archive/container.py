@@ -65,7 +65,7 @@ class Entry:
 
     name: str
     size: int
-    chunks: Iterator[bytes]
+    chunks: Iterator[memoryview]
 
     def read(self, limit: int) -> bytes:
         """The whole content.
@@ -207,7 +207,8 @@ def frame(file: Readable) -> Iterator[bytes]:
             last, kind, size = bool(flags & 1), flags >> 1 & 3, flags >> 3
             if kind == 3 or size > 128 << 10:
                 raise VerificationError(f"a damaged zstd block{_NEXT}")
-            data = decoder.decompress(mark + source.exactly(1 if kind == 1 else size))
+            data = decoder.decompress(mark)
+            data += decoder.decompress(source.exactly(1 if kind == 1 else size))
             produced += len(data)
             if produced > RATIO_FREE and produced > MAX_RATIO * source.consumed:
                 raise VerificationError(f"a decompression bomb: {produced} bytes from {source.consumed}{_NEXT}")
@@ -322,7 +323,7 @@ class Stream:
         self._blocks = iter(blocks)
         self._pending = memoryview(b"")
 
-    def take(self, count: int) -> Iterator[bytes]:
+    def take(self, count: int) -> Iterator[memoryview]:
         """The next ``count`` bytes in pieces.
 
         Raises:
@@ -338,7 +339,7 @@ class Stream:
             self._pending = self._pending[len(part) :]
             count -= len(part)
             if part:
-                yield bytes(part)
+                yield part
 
     def exactly(self, count: int) -> bytes:
         """The next ``count`` bytes; raises what :meth:`take` raises."""
