@@ -199,6 +199,28 @@ def test_a_crash_of_the_owner_leaves_the_old_index(made: Repository, web: Web, t
     assert found.releases[-1].version == "0.5.0"
 
 
+def test_publish_into_an_index(made: Repository, tmp_path: Path) -> None:
+    signing.save_pair(KEY, tmp_path / "index.key", None)
+    path, key = str(evaluated(tmp_path / "made", version="0.6.0")), ("--index-key", str(tmp_path / "index.key"))
+    with pytest.raises(UsageError, match="name its key with --index-key"):
+        call("publish", path, str(made.folder))
+    timestamp = (made.metadata / "timestamp.json").read_bytes()
+    assert (
+        "add expert-sql-nano.v0.6.0.expert to the index"
+        in call("publish", path, str(made.folder), *key, "--dry-run").stdout
+    )
+    assert (made.metadata / "timestamp.json").read_bytes() == timestamp
+    printed = call("publish", path, str(made.folder), *key).stdout.strip()
+    assert "published before" in call("publish", path, str(made.folder), *key).stderr
+    trusted(made, str(made.folder))
+    assert call("install", "sql").stdout == "installed sql 0.6.0 on nano\n"
+    call("remove", "sql")
+    call("install", printed)
+    other = str(evaluated(tmp_path / "other", version="0.6.0", description="Else."))
+    with pytest.raises(UsageError, match="with another content"):
+        call("publish", other, str(made.folder), *key)
+
+
 def test_one_document_is_read_for_one_expert(made: Repository, web: Web) -> None:
     trusted(made, web.url)
     web.asked.clear()

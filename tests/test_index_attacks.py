@@ -83,9 +83,9 @@ def document_swapped(made: Repository, folder: Path) -> None:
 
 
 ATTACKS: list[tuple[Callable[[Repository, Path], object], str]] = [
-    (rollback, "a rollback"),
+    (rollback, "a rollback"),  # 80
     (lambda made, folder: resigned(made, "timestamp", KEY, expires=datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)),
-     "a freeze attack"),
+     "a freeze attack"),  # 81
     (lambda made, folder: resigned(made, "snapshot", KEY, expires=datetime.now(UTC).replace(microsecond=0) - timedelta(days=1)),
      "a freeze attack"),
     (mixed, "rollback|mix and match"),

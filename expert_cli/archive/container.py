@@ -207,8 +207,7 @@ def frame(file: Readable) -> Iterator[bytes]:
             last, kind, size = bool(flags & 1), flags >> 1 & 3, flags >> 3
             if kind == 3 or size > 128 << 10:
                 raise VerificationError(f"a damaged zstd block{_NEXT}")
-            data = decoder.decompress(mark)
-            data += decoder.decompress(source.exactly(1 if kind == 1 else size))
+            data = decoder.decompress(mark) + decoder.decompress(source.exactly(1 if kind == 1 else size))
             produced += len(data)
             if produced > RATIO_FREE and produced > MAX_RATIO * source.consumed:
                 raise VerificationError(f"a decompression bomb: {produced} bytes from {source.consumed}{_NEXT}")

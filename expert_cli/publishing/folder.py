@@ -10,17 +10,20 @@ from pathlib import Path
 from expert_cli import archive
 from expert_cli.errors import UsageError
 from expert_cli.publishing.package import Package, Plan, Step
+from expert_cli.signing import PrivateKey
 
 
-def plan(package: Package, target: str) -> Plan:
-    """Copy the archive and its ``.sha256`` into the folder ``target``.
+def plan(package: Package, target: str, key: PrivateKey | None = None) -> Plan:
+    """Copy the archive and its ``.sha256`` into the folder ``target``, or add it to the index there with its ``key``.
 
     Raises:
-        UsageError: it is no folder, or has another archive of this name.
+        UsageError: it is no folder, has another archive of this name, or is an index and there is no key.
     """
     folder = Path(target)
     if not folder.is_dir():
         raise UsageError(f"{target} is no folder; make it, or name github:OWNER/REPOSITORY or oci://HOST/REPOSITORY")
+    if (folder / "metadata" / "timestamp.json").is_file():
+        return _indexed(package, folder, key)
     path, sums = folder / package.name, folder / f"{package.name}.sha256"
     steps = []
     if not path.is_file():
@@ -30,6 +33,20 @@ def plan(package: Package, target: str) -> Plan:
     if not sums.is_file() or sums.read_bytes() != package.sums:
         steps.append(Step(f"write {sums.name}", partial(_write, package.sums, sums)))
     return Plan(str(path), tuple(steps))
+
+
+def _indexed(package: Package, folder: Path, key: PrivateKey | None) -> Plan:
+    from expert_cli.index.repository import Repository
+
+    if key is None:
+        raise UsageError(f"{folder} holds an index; name its key with --index-key")
+    manifest, index = package.archive.manifest, Repository(folder)
+    known = index.find(manifest.name)
+    there = [one for one in (known.releases if known else ()) if one.file == package.name]
+    if there and there[0].sha256 != package.sha256:
+        raise UsageError(f"{folder} has {package.name} with another content; publish a new version")
+    step = Step(f"add {package.name} to the index in {folder}", partial(index.add, package.path, key))
+    return Plan(str(folder / "packages" / package.name), () if there else (step,))
 
 
 def _copy(source: Path, target: Path) -> None:
