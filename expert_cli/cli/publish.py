@@ -26,7 +26,7 @@ def publish(path: Path, target: str, key: Path | None, index_key: Path | None, p
             dry_run: bool, as_json: bool) -> None:  # fmt: skip
     """Publish a signed expert to a release, a registry or a folder.
 
-    TARGET is github:OWNER/REPOSITORY[@TAG], oci://HOST/REPOSITORY[:TAG], a folder, or a folder that holds an index. What
+    TARGET is github:OWNER/REPOSITORY[@TAG], oci://HOST/REPOSITORY[:TAG], a folder, or one that holds an index. What
     is there already is left alone, so that after a failure the same call does the rest; another content under the same
     version is refused. An expert that is unsigned, or whose report has no evaluation of it, is not published. What is
     printed installs it.
