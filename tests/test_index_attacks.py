@@ -116,6 +116,22 @@ def test_attacks_are_refused_and_nothing_is_installed(
     assert not (paths.home() / "store").exists()
 
 
+def test_another_index_key_recovers_from_a_fast_forward(made: Repository, web: Web, tmp_path: Path) -> None:
+    known = trusted(made, web.url)
+    honest = (made.metadata / "timestamp.json").read_bytes()
+    resigned(made, "timestamp", KEY, version=1_000_000)  # by a thief of the index key
+    client.Index(known).refresh()
+    (made.metadata / "timestamp.json").write_bytes(honest)
+    with pytest.raises(VerificationError, match="a rollback"):
+        client.Index(known).refresh()
+    made.rotate(ROOTS[:2], ROOTS[:2], 2, OTHER)
+    client.Index(known).refresh()
+    # the stolen key is worth nothing now
+    resigned(made, "timestamp", KEY, version=2_000_000)
+    with pytest.raises(VerificationError, match="not signed by enough"):
+        client.Index(known).refresh()
+
+
 def test_an_archive_that_the_index_does_not_name_is_refused(made: Repository, web: Web, tmp_path: Path) -> None:
     trusted(made, web.url)
     target = made.packages / "expert-sql-nano.v0.4.0.expert"
