@@ -32,10 +32,9 @@ def messages(linked: Linked, surface: str) -> tuple[Message, ...]:
 
     What users and databases say never holds a special token: a space follows the bracket that would open one.
     """
-    pointed, select_first = named(surface)
-    if pointed:
+    if named(surface).pointed:
         return Message("system", pointer_schema(linked)), Message("user", pointer_question(linked))
-    return Message("system", names_schema(linked, select_first)), Message("user", opened(linked.question))
+    return Message("system", names_schema(linked)), Message("user", opened(linked.question))
 
 
 def opened(text: str) -> str:
@@ -113,9 +112,9 @@ def _literal_tags(number: int, literal: Literal, place: dict[tuple[str, str], in
     return [f"<v{number}>", *(f"<c{column}>" for column in held[:2])]
 
 
-def names_schema(linked: Linked, select_first: bool = False) -> str:
+def names_schema(linked: Linked) -> str:
     """DDL-like lines with the linked tables, their columns, keys and the values that the question names."""
-    lines = [f"Answer with one {'' if select_first else 'FROM-first '}SQL query over these tables:"]
+    lines = ["Answer with one FROM-first SQL query over these tables:"]
     held = collections.defaultdict(list)
     for literal in linked.literals:
         for pair in literal.columns:
