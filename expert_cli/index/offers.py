@@ -27,7 +27,12 @@ def offers(indexes: Sequence[Index], wanted: Iterable[str]) -> Offered:
     found: list[Candidate] = []
     yanked = set[tuple[str, str]]()
     texts, seen = [*wanted], set[str]()
-    exact = {(one.name, part.version) for one in map(parse, texts) for part in one.specifier if part.operator == "=="}
+    exact = {
+        (one.name, Version(part.version))
+        for one in map(parse, texts)
+        for part in one.specifier
+        if part.operator == "==" and not part.version.endswith(".*")
+    }
     while texts:
         name = parse(texts.pop()).name
         if name in seen:
@@ -36,7 +41,7 @@ def offers(indexes: Sequence[Index], wanted: Iterable[str]) -> Offered:
         for index in indexes:
             known = index.document(name)
             for release in known.releases if known else ():
-                if release.yanked and (name, release.version) not in exact:
+                if release.yanked and (name, Version(release.version)) not in exact:
                     yanked.add((name, release.version))
                     continue
                 found.append(_candidate(index, known, release))
