@@ -41,6 +41,9 @@ HALF = {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, 
     "max_position_embeddings": 4096,
 }
 
+POINTERS = "pointers"
+"""FROM first: the peers need a closed grammar, and where SELECT comes first there is none."""
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -63,7 +66,7 @@ def nano() -> Subject:
         vocabulary = tokens.load(shipped / base.files["tokenizer"].name, base.end)
         file = shipped / base.files["gguf"].name
         return Subject(
-            "nano", shipped, file, base.surface, Template.parse(base.template, "nano"), vocabulary, base.context
+            "nano", shipped, file, POINTERS, Template.parse(base.template, "nano"), vocabulary, base.context
         )
     planned = json.loads((paths_of("manifests") / "pretrain-nano.json").read_text("utf-8"))
     shape = {name: value for name, value in planned["model"].items() if name not in ("context", "rope_theta")}
@@ -71,7 +74,7 @@ def nano() -> Subject:
     folder = _folder("nano")
     known = folder / "tokenizer.json"
     tokenizer = known.read_text("utf-8") if known.exists() else _nano_tokenizer(planned)
-    return _subject("nano", folder, planned["surface"], planned["template"], planned["end"], shape, tokenizer)
+    return _subject("nano", folder, POINTERS, planned["template"], planned["end"], shape, tokenizer)
 
 
 def half(vocabulary: Path | None) -> Subject:
