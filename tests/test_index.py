@@ -102,7 +102,8 @@ def test_the_owners_commands(tmp_path: Path) -> None:
         {name: str(tmp_path / f"{name}.key") for name in ("a", "b", "index", "other")},
     )
     roots = ("--root-key", keys["a"], "--root-key", keys["b"], "--threshold", "2")
-    done = call("index", "init", here, *roots, "--key", keys["index"])
+    done = call("index", "init", here, *roots, "--key", keys["index"], "--bins", "64")
+    assert len(list((Path(here) / "metadata").glob("1.bin-*.json"))) == 64
     assert done.stdout.strip() == archive.digest(Path(here) / "metadata" / "1.root.json")
     path = str(evaluated(tmp_path / "made"))
     assert json.loads(call("index", "add", here, path, "--key", keys["index"], "--json").stdout) == {"added": ["sql"]}
@@ -117,6 +118,7 @@ def test_the_owners_commands(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not the key of the index"):
         call("index", "refresh", here, "--key", keys["index"])
     call("index", "refresh", here, "--key", keys["other"])
+    assert Repository(Path(here)).load("targets").signed.delegations.succinct_roles.number_of_bins == 64
     found = client.Index(client.find(here)).document("sql")
     assert found is not None
     assert (found.releases[0].yanked, found.deprecated) == ("bad", "old")
@@ -128,6 +130,7 @@ def test_the_owners_commands(tmp_path: Path) -> None:
 OWNERS_FAULTS: list[tuple[Callable[[Repository, Path], object], str]] = [
     (lambda made, folder: made.init(ROOTS[:1], 1, KEY), "holds an index"),
     (lambda made, folder: Repository(folder / "new").init(ROOTS[:1], 2, KEY), "2 of 1 root keys"),
+    (lambda made, folder: Repository(folder / "new").init(ROOTS[:1], 1, KEY, bins=24), "24 bins are no power of two"),
     (lambda made, folder: Repository(folder / "none").add(evaluated(folder / "x"), KEY), "holds no index"),
     (lambda made, folder: made.add(evaluated(folder / "x"), OTHER), "not the key of the index"),
     (lambda made, folder: made.add(evaluated(folder / "x", version="0.3.0", description="Else."), KEY), "another sql 0.3.0"),
@@ -153,16 +156,19 @@ def test_root_keys_rotate_and_readers_follow(made: Repository, web: Web) -> None
     made.rotate(ROOTS[:2], ROOTS[1:], 2, KEY)
     made.rotate(ROOTS[1:], ROOTS[:1], 1, OTHER)
     call("install", "sql")
-    assert {path.name for path in made.metadata.glob("*.root.json")} == {"1.root.json", "2.root.json", "3.root.json"}
+    assert {path.name for path in made.metadata.glob("*.root.json")} == {
+        f"{version}.root.json"
+        for version in (1, 2, 3, 4)  # 3 is signed between two index keys, and lets both sign
+    }
     # whoever has the retired keys alone can not go on
     made.rotate(ROOTS[:1], ROOTS[:1], 1, OTHER)
-    forged = Metadata.from_file(str(made.metadata / "4.root.json"))
-    forged.signed.version = 5
+    forged = Metadata.from_file(str(made.metadata / "5.root.json"))
+    forged.signed.version = 6
     forged.signatures.clear()
     from expert_cli.index.repository import signer
 
     forged.sign(signer(ROOTS[1]))
-    forged.to_file(str(made.metadata / "5.root.json"))
+    forged.to_file(str(made.metadata / "6.root.json"))
     with pytest.raises(VerificationError, match="not signed by enough"):
         call("outdated")
 

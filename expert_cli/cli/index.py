@@ -47,8 +47,12 @@ def index() -> None:
 @threshold_option
 @key_option
 @days_option
+@click.option(
+    "--bins", type=click.IntRange(2), default=16, show_default=True,
+    help="Into how many files the list of experts is divided, a power of two; one for about 40 experts.",
+)  # fmt: skip
 @passphrase_option
-def init(folder: Path, roots: tuple[Path, ...], threshold: int, key: Path, days: int,
+def init(folder: Path, roots: tuple[Path, ...], threshold: int, key: Path, days: int, bins: int,
          passphrase_file: Path | None) -> None:  # fmt: skip
     """Make an empty index in FOLDER.
 
@@ -59,7 +63,7 @@ def init(folder: Path, roots: tuple[Path, ...], threshold: int, key: Path, days:
     from expert_cli.index.repository import Repository
 
     secrets = [opened(one, passphrase_file) for one in roots]
-    Repository(folder).init(secrets, threshold, opened(key, passphrase_file), days)
+    Repository(folder).init(secrets, threshold, opened(key, passphrase_file), days, bins)
     root = folder / "metadata" / "1.root.json"
     click.echo(_digest(root))
     show.note(f"tell its readers this sha256 of {root}, on another way than the index itself")

@@ -1,14 +1,15 @@
 """An index as its owner has it: a folder of signed metadata, documents and archives.
 
 Every change writes new versions beside the old ones and replaces ``timestamp.json`` last, in one step: a reader sees
-the old index or the new one, and after a crash the same command does it again.
+the old index or the new one, and after a crash the same command does it again. A new root cannot wait for that moment,
+since readers look for it first. :meth:`Repository.rotate` therefore signs everything, notes it, and writes it in an
+order in which what is there is good under every root that a reader may have found; the next command of the owner, with
+whatever key, first writes what a crash kept from being written.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,12 +33,12 @@ from tuf.api.metadata import (
 
 from expert_cli import archive
 from expert_cli.errors import UsageError, VerificationError
-from expert_cli.index import document
+from expert_cli.index import document, files
 from expert_cli.index.document import Document, Release
 from expert_cli.signing import PrivateKey
 
-BINS = 4
-"""Bits of the hash that say which bin holds a document: 16 bins."""
+BINS, MOST_BINS = 16, 4096
+"""Into how many bins documents are spread, unless the owner says otherwise; a power of two."""
 ROOT_DAYS, DAYS = 365, 30
 """How long what the root keys sign, and what the index key signs, is good."""
 ONLINE = ("snapshot", "timestamp")
@@ -68,22 +69,28 @@ class Repository:
         """Whether there is an index in the folder."""
         return (self.metadata / "timestamp.json").is_file()
 
-    def init(self, roots: Sequence[PrivateKey], threshold: int, index: PrivateKey, days: int = DAYS) -> None:
-        """Make an empty index.
+    def init(
+        self, roots: Sequence[PrivateKey], threshold: int, index: PrivateKey, days: int = DAYS, bins: int = BINS
+    ) -> None:
+        """Make an empty index; ``bins`` is a power of two.
 
         Raises:
-            UsageError: there is one, or the threshold cannot be met.
+            UsageError: there is one, or the threshold cannot be met, or there cannot be that many bins.
         """
         if self.here:
             raise UsageError(f"{self.folder} holds an index; add to it: expert-cli index add {self.folder} FILE")
+        if not 2 <= bins <= MOST_BINS or bins & (bins - 1):
+            raise UsageError(
+                f"{bins} bins are no power of two from 2 to {MOST_BINS}; take one bin for about 40 experts"
+            )
         with self._changing():
             root = self._root(1, roots, threshold, index)
             signers = [signer(key) for key in roots]
             online = signer(index)
-            bins = self._delegation(online)
+            delegation = _delegation(online, bins.bit_length() - 1)
             self._write("root", Metadata(root), signers)
-            self._write("targets", Metadata(Targets(1, None, self._in(ROOT_DAYS), {}, bins)), signers)
-            names = [*cast(SuccinctRoles, bins.succinct_roles).get_roles()]
+            self._write("targets", Metadata(Targets(1, None, self._in(ROOT_DAYS), {}, delegation)), signers)
+            names = [*cast(SuccinctRoles, delegation.succinct_roles).get_roles()]
             for name in names:
                 self._write(name, Metadata(Targets(1, None, self._in(days))), [online])
             listed = {f"{name}.json": MetaFile(1) for name in ("targets", *names)}
@@ -109,9 +116,11 @@ class Repository:
             self.packages.mkdir(exist_ok=True)
             target = self.packages / release.file
             if not target.is_file() or archive.digest(target) != release.sha256:
-                _copy(path, target)
-            target.with_name(f"{target.name}.sha256").write_text(f"{release.sha256}  {release.file}\n")
-            self._change(changed, index, days)
+                files.copy(path, target)
+            files.replace(
+                target.with_name(f"{target.name}.sha256"), f"{release.sha256}  {release.file}\n".encode("ascii")
+            )
+            self._put([changed], index, days)
         return changed
 
     def yank(self, name: str, version: str, reason: str, index: PrivateKey, days: int = DAYS) -> Document:
@@ -127,9 +136,12 @@ class Repository:
         with self._changing():
             online = self._online(index)
             snapshot = self.load("snapshot")
-            for name in [name.removesuffix(".json") for name in snapshot.signed.meta if name != "targets.json"]:
-                self._renew(name, online, days, snapshot)
-            self._reveal(snapshot, online, days)
+            for name in self._succinct().get_roles():
+                renewed = self._renewed(self.load(name), days)
+                self._write(name, renewed, [online])
+                snapshot.signed.meta[f"{name}.json"].version = renewed.signed.version
+            for role, metadata in self._revealing(snapshot, days):
+                self._write(role, metadata, [online])
 
     def rotate(
         self, olds: Sequence[PrivateKey], roots: Sequence[PrivateKey], threshold: int, index: PrivateKey,
@@ -140,32 +152,44 @@ class Repository:
         Raises:
             UsageError: the old keys are too few or not the root's.
         """
-        with self._changing():
+        with self._changing() as finished:
             before = self.load("root")
             root = self._root(before.signed.version + 1, roots, threshold, index)
-            signers = {one.public_key.keyid: one for one in map(signer, (*olds, *roots))}
-            draft = Metadata(root)
-            for one in signers.values():
-                draft.sign(one, append=True)
+            if finished and root.roles == before.signed.roles:
+                return  # this very change was cut off, and is done now
+            online = signer(index)
+            both = list({one.public_key.keyid: one for one in map(signer, (*olds, *roots))}.values())
+            written: list[tuple[str, Metadata[Any]]] = []
+            if root.roles["timestamp"].keyids != before.signed.roles["timestamp"].keyids:
+                written.append(("root", self._bridge(before.signed, online, both)))
+                root.version += 1
+            last = _signed(Metadata(root), both)
             for known in (before.signed, root):
-                found = known.get_verification_result("root", draft.signed_bytes, draft.signatures)
+                found = known.get_verification_result("root", last.signed_bytes, last.signatures)
                 if not found.verified:
                     raise UsageError(
                         f"{len(found.signed)} of the {found.threshold} root keys that version {known.version} demands "
                         "were given; name more with --root-key"
                     )
-            online = signer(index)
-            targets = self.load("targets")
-            targets.signed.delegations = self._delegation(online)
-            targets.signed.version += 1
-            targets.signed.expires = self._in(ROOT_DAYS)
-            snapshot = self.load("snapshot")
-            snapshot.signed.meta["targets.json"].version = targets.signed.version
-            self._write("targets", targets, [signer(key) for key in roots])
-            for name in targets.signed.delegations.succinct_roles.get_roles():
-                self._renew(name, online, days, snapshot)
-            self._write("root", draft, [])
-            self._reveal(snapshot, online, days)
+            targets, snapshot = self._renewed(self.load("targets"), ROOT_DAYS), self.load("snapshot")
+            bins = self._succinct()
+            targets.signed.delegations = _delegation(online, bins.bit_length)
+            renewed = [(name, self._renewed(self.load(name), days)) for name in bins.get_roles()]
+            for name, metadata in [("targets", targets), *renewed]:
+                snapshot.signed.meta[f"{name}.json"].version = metadata.signed.version
+            written.append(("targets", _signed(targets, both)))
+            written += [(name, _signed(one, [online])) for name, one in (*renewed, *self._revealing(snapshot, days))]
+            written.append(("root", last))
+            files.write_all(self.metadata, [(_file(role, one), one.to_bytes()) for role, one in written])
+
+    def _bridge(self, before: Root, online: CryptoSigner, signers: Sequence[Signer]) -> Metadata[Root]:
+        """The root that leads from one index key to the next: both may sign, so that it can come before the rest."""
+        bridge = Root.from_dict(before.to_dict())
+        bridge.version += 1
+        bridge.expires = self._in(ROOT_DAYS)
+        for role in ONLINE:
+            bridge.add_key(online.public_key, role)
+        return _signed(Metadata(bridge), signers)
 
     def find(self, name: str) -> Document | None:
         """The document of an expert."""
@@ -199,9 +223,11 @@ class Repository:
             return int(self.load("timestamp").signed.snapshot_meta.version)
         return int(self.load("snapshot").signed.meta[f"{role}.json"].version)
 
+    def _succinct(self) -> SuccinctRoles:
+        return cast(SuccinctRoles, self.load("targets").signed.delegations.succinct_roles)
+
     def _bin(self, name: str) -> Metadata[Targets]:
-        delegations = self.load("targets").signed.delegations
-        return self.load(delegations.succinct_roles.get_role_for_target(f"{name}.json"))
+        return self.load(self._bin_name(name))
 
     def _edit(self, name: str, edit: Callable[[Document], Document], index: PrivateKey, days: int) -> Document:
         with self._changing():
@@ -209,23 +235,36 @@ class Repository:
             if known is None:
                 raise UsageError(f"the index has no expert {name}; see its documents in {self.targets}")
             changed = edit(known)
-            self._change(changed, index, days)
+            self._put([changed], index, days)
         return changed
 
-    def _change(self, changed: Document, index: PrivateKey, days: int) -> None:
-        online, content = self._online(index), changed.dump()
-        snapshot, role = self.load("snapshot"), self._bin_name(changed.name)
-        listed = TargetFile.from_data(f"{changed.name}.json", content, ["sha256"])
-        held = self.load(role).signed.targets.get(listed.path)
-        if held == listed:
-            return
+    def _put(self, documents: Iterable[Document], index: PrivateKey, days: int) -> None:
+        """Write documents and let them count, all at once; nothing where they are as before."""
+        online, snapshot = self._online(index), self.load("snapshot")
+        bins: dict[str, Metadata[Targets]] = {}
+        role_for = self._succinct().get_role_for_target
+        changed = set[str]()
         self.targets.mkdir(exist_ok=True)
-        _replace(self.targets / f"{listed.hashes['sha256']}.{listed.path}", content)
-        self._renew(role, online, days, snapshot, {listed.path: listed})
-        self._reveal(snapshot, online, days)
+        for one in documents:
+            content = one.dump()
+            listed = TargetFile.from_data(f"{one.name}.json", content, ["sha256"])
+            role = role_for(listed.path)
+            held = bins[role] if role in bins else bins.setdefault(role, self.load(role))
+            if held.signed.targets.get(listed.path) == listed:
+                continue
+            files.replace(self.targets / f"{listed.hashes['sha256']}.{listed.path}", content)
+            held.signed.targets[listed.path] = listed
+            changed.add(role)
+        if not changed:
+            return
+        for role in sorted(changed):
+            self._write(role, self._renewed(bins[role], days), [online])
+            snapshot.signed.meta[f"{role}.json"].version = bins[role].signed.version
+        for role, metadata in self._revealing(snapshot, days):
+            self._write(role, metadata, [online])
 
     def _bin_name(self, name: str) -> str:
-        return str(self.load("targets").signed.delegations.succinct_roles.get_role_for_target(f"{name}.json"))
+        return self._succinct().get_role_for_target(f"{name}.json")
 
     def _online(self, index: PrivateKey) -> CryptoSigner:
         found = signer(index)
@@ -233,28 +272,18 @@ class Repository:
             raise UsageError("this is not the key of the index; name the one that it was made with, see --key")
         return found
 
-    def _renew(
-        self, role: str, online: Signer, days: int, snapshot: Metadata[Snapshot],
-        targets: Mapping[str, TargetFile] | None = None,
-    ) -> None:  # fmt: skip
-        """The next version of a bin, written and noted in ``snapshot``."""
-        held = self.load(role)
-        held.signed.targets |= targets or {}
-        held.signed.version += 1
-        held.signed.expires = self._in(days)
-        self._write(role, held, [online])
-        snapshot.signed.meta[f"{role}.json"].version = held.signed.version
+    def _renewed(self, metadata: Metadata[Any], days: int) -> Metadata[Any]:
+        """The same as its next version, good for ``days``."""
+        metadata.signed.version += 1
+        metadata.signed.expires = self._in(days)
+        return metadata
 
-    def _reveal(self, snapshot: Metadata[Snapshot], online: Signer, days: int) -> None:
+    def _revealing(self, snapshot: Metadata[Snapshot], days: int) -> Iterator[tuple[str, Metadata[Any]]]:
         """The next snapshot, and the timestamp that makes all of it count."""
-        timestamp = self.load("timestamp")
-        snapshot.signed.version += 1
-        snapshot.signed.expires = self._in(days)
-        self._write("snapshot", snapshot, [online])
-        timestamp.signed.version += 1
-        timestamp.signed.expires = self._in(days)
+        yield "snapshot", self._renewed(snapshot, days)
+        timestamp = self._renewed(self.load("timestamp"), days)
         timestamp.signed.snapshot_meta.version = snapshot.signed.version
-        self._write("timestamp", timestamp, [online])
+        yield "timestamp", timestamp
 
     def _root(self, version: int, roots: Sequence[PrivateKey], threshold: int, index: PrivateKey) -> Root:
         keys = {one.public_key.keyid: one.public_key for one in map(signer, roots)}
@@ -269,42 +298,32 @@ class Repository:
             root.add_key(signer(index).public_key, role)
         return root
 
-    @staticmethod
-    def _delegation(online: CryptoSigner) -> Delegations:
-        key = online.public_key
-        return Delegations({key.keyid: key}, None, SuccinctRoles([key.keyid], 1, BINS, "bin"))
-
     def _in(self, days: int) -> datetime:
         return self.now + timedelta(days=days)
 
     def _write(self, role: str, metadata: Metadata[Any], signers: Sequence[Signer]) -> None:
-        if signers:
-            metadata.signatures.clear()
-            for one in signers:
-                metadata.sign(one, append=True)
-        name = "timestamp.json" if role == "timestamp" else f"{metadata.signed.version}.{role}.json"
-        _replace(self.metadata / name, metadata.to_bytes())
+        files.replace(self.metadata / _file(role, metadata), _signed(metadata, signers).to_bytes())
 
     @contextmanager
-    def _changing(self) -> Iterator[None]:
+    def _changing(self) -> Iterator[bool]:
+        """Hold the index; yields whether a change that was cut off had to be finished first."""
         self.metadata.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".lock", timeout=60):
-            yield
+            yield files.finish(self.metadata)
 
 
-def _replace(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+def _signed(metadata: Metadata[Any], signers: Iterable[Signer]) -> Metadata[Any]:
+    """With the signatures of ``signers`` in place of all others."""
+    metadata.signatures.clear()
+    for one in signers:
+        metadata.sign(one, append=True)
+    return metadata
 
 
-def _copy(source: Path, target: Path) -> None:
-    part = target.with_name(f".{target.name}.part")
-    with source.open("rb") as content, part.open("wb") as file:
-        shutil.copyfileobj(content, file, 1 << 20)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(target)
+def _file(role: str, metadata: Metadata[Any]) -> str:
+    return "timestamp.json" if role == "timestamp" else f"{metadata.signed.version}.{role}.json"
+
+
+def _delegation(online: CryptoSigner, bits: int) -> Delegations:
+    key = online.public_key
+    return Delegations({key.keyid: key}, None, SuccinctRoles([key.keyid], 1, bits, "bin"))
