@@ -73,16 +73,17 @@ def test_yanked_is_not_chosen_unless_it_is_named(made: Repository, web: Web, tmp
     trusted(made, web.url)
     call("install", "sql")
     made.yank("sql", "0.4.0", "wrong joins", KEY)
-    made.deprecate("sql", "use sqlite", KEY)
+    made.deprecate("sql", "no longer trained", KEY, replacement="sqlite>=2")
     rows = json.loads(call("outdated", "--json").stdout)["outdated"]
-    assert rows[0]["remark"] == "yanked: wrong joins; deprecated: use sqlite"
-    assert "yanked: wrong joins" in call("list").stdout
+    assert rows[0]["remark"] == "yanked: wrong joins; deprecated: no longer trained; use sqlite>=2 instead"
+    for command in (["list"], ["info", "sql"], ["outdated"]):
+        assert rows[0]["remark"] in call(*command).stdout
     assert json.loads(call("list", "--json").stdout)["installed"][0]["remark"] == rows[0]["remark"]
     assert json.loads(call("info", "sql", "--json").stdout)["remark"] == rows[0]["remark"]
     call("remove", "sql")
     done = call("install", "sql")
     assert done.stdout == "installed sql 0.3.0 on nano\n"
-    assert "deprecated: use sqlite" in done.stderr
+    assert "sql 0.3.0 is deprecated: no longer trained; use sqlite>=2 instead" in " ".join(done.stderr.split())
     # not even from a folder, where the index knows better
     call("remove", "sql")
     assert call("install", "sql", "--from", str(tmp_path / "made")).stdout == "installed sql 0.3.0 on nano\n"
@@ -95,36 +96,65 @@ def test_yanked_is_not_chosen_unless_it_is_named(made: Repository, web: Web, tmp
 
 
 def test_the_owners_commands(tmp_path: Path) -> None:
+    here, keys = str(tmp_path / "experts"), dict[str, str]()
     for name, key in (("a", ROOTS[0]), ("b", ROOTS[1]), ("index", KEY), ("other", OTHER)):
-        signing.save_pair(key, tmp_path / f"{name}.key", None)
-    here, keys = (
-        str(tmp_path / "experts"),
-        {name: str(tmp_path / f"{name}.key") for name in ("a", "b", "index", "other")},
-    )
+        keys[name] = str(tmp_path / f"{name}.key")
+        signing.save_pair(key, Path(keys[name]), None)
+
+    def told(verb: str, *words: str, key: str = "index") -> Any:
+        return json.loads(call("index", verb, here, *words, "--key", keys[key], "--json").stdout)
+
     roots = ("--root-key", keys["a"], "--root-key", keys["b"], "--threshold", "2")
-    done = call("index", "init", here, *roots, "--key", keys["index"], "--bins", "64")
+    first = Path(here) / "metadata" / "1.root.json"
+    made = told("init", *roots, "--bins", "64")
     assert len(list((Path(here) / "metadata").glob("1.bin-*.json"))) == 64
-    assert done.stdout.strip() == archive.digest(Path(here) / "metadata" / "1.root.json")
-    path = str(evaluated(tmp_path / "made"))
-    assert json.loads(call("index", "add", here, path, "--key", keys["index"], "--json").stdout) == {"added": ["sql"]}
+    assert (made["root"], made["version"], made["sha256"]) == (str(first), 1, archive.digest(first))
+    archives = [str(evaluated(tmp_path / "made", version=version)) for version in ("0.1.0", "0.2.0")]
+    assert told("add", *archives) == {"added": ["sql"]}
     before = (Path(here) / "metadata" / "timestamp.json").read_bytes()
-    call("index", "add", here, path, "--key", keys["index"])  # is there already
+    assert b'"version":2}}' in before  # of all the archives that were given, one change
+    told("add", *archives)  # is there already
     assert (Path(here) / "metadata" / "timestamp.json").read_bytes() == before
-    call("index", "trust", here, "--root", str(Path(here) / "metadata" / "1.root.json"))
-    call("index", "yank", here, "sql==0.1.0", "--reason", "bad", "--key", keys["index"])
-    call("index", "deprecate", here, "sql", "--reason", "old", "--key", keys["index"])
-    call("index", "refresh", here, "--days", "3", "--key", keys["index"])
-    call("index", "rotate", here, *roots[:4], "--new-root-key", keys["other"], "--key", keys["other"])
+    call("index", "trust", here, "--root", str(first))
+    assert told("yank", "sql==0.1.0", "--reason", "bad") == {"name": "sql", "version": "0.1.0", "yanked": "bad"}
+    assert told("deprecate", "sql", "--reason", "old", "--use", "other") == {
+        "name": "sql", "deprecated": "old", "replacement": "other"
+    }  # fmt: skip
+    soon = told("refresh", "--days", "3")["expires"]
+    assert soon < made["expires"]
+    assert told("rotate", *roots[:4], "--new-root-key", keys["other"], key="other")["version"] == 3
     with pytest.raises(UsageError, match="not the key of the index"):
-        call("index", "refresh", here, "--key", keys["index"])
-    call("index", "refresh", here, "--key", keys["other"])
+        told("refresh")
+    told("refresh", key="other")
     assert Repository(Path(here)).load("targets").signed.delegations.succinct_roles.number_of_bins == 64
     found = client.Index(client.find(here)).document("sql")
     assert found is not None
-    assert (found.releases[0].yanked, found.deprecated) == ("bad", "old")
+    assert (found.releases[0].yanked, found.deprecated, found.replacement) == ("bad", "old", "other")
     assert len(json.loads(call("index", "list", "--json").stdout)["indexes"]) == 1
-    call("index", "forget", here)
+    assert json.loads(call("index", "forget", here, "--json").stdout)["url"] == here
     assert json.loads(call("index", "list", "--json").stdout) == {"indexes": []}
+
+
+def test_the_owners_commands_tell_people(made: Repository, tmp_path: Path) -> None:
+    for name, key in (("a", ROOTS[0]), ("b", ROOTS[1]), ("index", KEY)):
+        signing.save_pair(key, tmp_path / f"{name}.key", None)
+    here, key_ = str(made.folder), ("--key", str(tmp_path / "index.key"))
+    roots = ("--root-key", str(tmp_path / "a.key"), "--root-key", str(tmp_path / "b.key"), "--threshold", "2")
+    for words, text in (
+        (("init", str(tmp_path / "new"), *roots), archive.digest),
+        (("add", here, str(evaluated(tmp_path / "made", version="0.5.0"))), f"{here} has sql"),
+        (("yank", here, "sql==0.5.0", "--reason", "bad"), "sql==0.5.0 is yanked"),
+        (("yank", here, "sql==0.5.0", "--reason", ""), "sql==0.5.0 is no longer yanked"),
+        (("deprecate", here, "sql", "--reason", "old"), "sql is deprecated"),
+        (("deprecate", here, "sql", "--reason", ""), "sql is no longer deprecated"),
+        (("refresh", here, "--days", "3"), f"{here} is good for 3 days"),
+        (("rotate", here, *roots), f"{here} has a new root"),
+    ):
+        if callable(text):
+            told = call("index", *words, *key_).stdout.strip()
+            assert told == text(tmp_path / "new" / "metadata" / "1.root.json")
+        else:
+            assert call("index", *words, *key_).stdout.strip() == text
 
 
 OWNERS_FAULTS: list[tuple[Callable[[Repository, Path], object], str]] = [
@@ -136,6 +166,9 @@ OWNERS_FAULTS: list[tuple[Callable[[Repository, Path], object], str]] = [
     (lambda made, folder: made.add(evaluated(folder / "x", version="0.3.0", description="Else."), KEY), "another sql 0.3.0"),
     (lambda made, folder: made.yank("sql", "9", "bad", KEY), "no sql 9; there is 0.3.0, 0.4.0"),
     (lambda made, folder: made.yank("none", "9", "bad", KEY), "no expert none"),
+    (lambda made, folder: made.deprecate("sql", "", KEY, replacement="other"), "say why sql is deprecated"),
+    (lambda made, folder: made.deprecate("sql", "old", KEY, replacement="sql>=1"), "cannot replace itself"),
+    (lambda made, folder: made.deprecate("sql", "old", KEY, replacement="../x"), "neither a file nor a name"),
     (lambda made, folder: made.rotate(ROOTS[:1], ROOTS[2:], 1, KEY), "1 of the 2 root keys"),
     (lambda made, folder: made.rotate([OTHER, ROOTS[2]], ROOTS[2:], 1, KEY), "0 of the 2 root keys"),
 ]  # fmt: skip
@@ -241,6 +274,8 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"format": 2}, "format 1"),
     ({"name": "../x"}, "name"),
     ({"deprecated": 1}, "deprecated"),
+    ({"replacement": 1}, "replacement"),
+    ({"replacement": "../x"}, "replacement"),
     ({"releases": {}}, "releases: not a list"),
     ({"releases": ["x"]}, "releases.0.not an object"),
 ]
@@ -265,5 +300,6 @@ def test_malformed_documents(changes: dict[str, Any], message: str) -> None:
 
 def test_documents_round_trip() -> None:
     release = Release("1.0", "nano", "a.expert", "0" * 64, 5, "1" * 64, ("x>=1",), "bad")
-    found = Document("sql", (release,), "old")
-    assert document.parse(found.dump(), "test") == found
+    for found in (Document("sql", (release,)), Document("sql", (release,), "old", "other>=1")):
+        assert document.parse(found.dump(), "test") == found
+    assert b"replacement" not in Document("sql", (release,), "old").dump()  # the bytes of before there were any

@@ -116,6 +116,37 @@ def test_attacks_are_refused_and_nothing_is_installed(
     assert not (paths.home() / "store").exists()
 
 
+def test_an_endless_chain_of_roots_is_cut(made: Repository, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each root is signed as it must be, by a thief of the root keys; the reader stops, and asks for no timestamp."""
+    from expert_cli.index.repository import signer
+
+    known = trusted(made, web.url)
+    monkeypatch.setattr(client, "ROOTS", 20)
+    keys = [signer(key) for key in ROOTS[:2]]
+    root = made.load("root")
+    for version in range(2, 60):
+        root.signed.version = version
+        root.signatures.clear()
+        for key in keys:
+            root.sign(key, append=True)
+        (made.metadata / f"{version}.root.json").write_bytes(root.to_bytes())
+    web.asked.clear()
+    for first in (2, 22):
+        with pytest.raises(VerificationError, match=r"refused: it has more than 20 new roots \(an endless chain"):
+            client.Index(known).refresh()
+        asked = [path.rpartition("/")[2] for path in web.paths()]
+        assert asked == [f"{version}.root.json" for version in range(first, first + 21)]
+        web.asked.clear()
+    client.Index(known).refresh()  # as many as there are: what was read is kept
+
+
+def test_a_root_without_an_end_is_not_read(made: Repository, web: Web) -> None:
+    first = made.metadata / "1.root.json"
+    first.write_bytes(first.read_bytes() + b" " * client.ROOT_BYTES)
+    with pytest.raises(ExpertError, match="no index can be read there"):
+        client.trust(web.url, sha256="0" * 64)
+
+
 def test_another_index_key_recovers_from_a_fast_forward(made: Repository, web: Web, tmp_path: Path) -> None:
     known = trusted(made, web.url)
     honest = (made.metadata / "timestamp.json").read_bytes()
@@ -166,7 +197,7 @@ def test_offline_what_was_verified_last_holds_for_the_grace(
 ) -> None:
     known = trusted(made, web.url)
     assert client.Index(known).document("sql") is not None
-    monkeypatch.setattr("expert_cli.index.client._Fetcher._from_web", staticmethod(cut))
+    monkeypatch.setattr("expert_cli.index.fetcher.Fetcher._from_web", staticmethod(cut))
     if grace is not None:
         monkeypatch.setenv("EXPERT_INDEX_GRACE", grace)
     index = client.Index(known, now=datetime.now(UTC) + timedelta(days=later))

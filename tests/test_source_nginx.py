@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ports import free, listening
+from nginx import running
 from web import BODY, CUT, SHA, clean
 
 from expert_cli.errors import ExpertError, VerificationError
@@ -23,42 +20,24 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     clean(monkeypatch)
 
 
+LOCATIONS = """
+location /moved/ { return 302 http://127.0.0.1:$server_port/plain/; }
+location /moved/a.expert { return 302 http://localhost:$server_port/plain/a.expert; }
+location /slow/ { alias PLAIN; limit_rate_after 256k; limit_rate 512; }
+location /plain/ { gzip on; gzip_types application/octet-stream; }
+location /forced/ { alias PLAIN; add_header Content-Encoding gzip; }
+"""
+
+
 @pytest.fixture
 def nginx(tmp_path: Path) -> Iterator[str]:
     """nginx with one file, plain, gzipped, slowed and redirected."""
-    if not shutil.which("nginx"):
-        pytest.skip("nginx is not installed; apt-get install nginx-light")
-    root, port = tmp_path / "nginx", free()
-    (root / "www/plain").mkdir(parents=True)
-    (root / "www/plain/a.expert").write_bytes(BODY)
-    (root / "www/plain/text.expert").write_bytes(b"text " * 10_000)
-    user = "user root;" if os.geteuid() == 0 else ""  # what pytest makes is for its owner alone
-    (root / "nginx.conf").write_text(
-        f"""
-{user} worker_processes 1; daemon off; pid {root}/pid; error_log {root}/error.log;
-events {{ worker_connections 64; }}
-http {{
-  access_log {root}/access.log;
-  client_body_temp_path {root}/b; proxy_temp_path {root}/p; fastcgi_temp_path {root}/f; uwsgi_temp_path {root}/u; scgi_temp_path {root}/s;
-  types {{ }} default_type application/octet-stream;
-  server {{
-    listen 127.0.0.1:{port}; root {root}/www;
-    location /moved/ {{ return 302 http://127.0.0.1:{port}/plain/; }}
-    location /moved/a.expert {{ return 302 http://localhost:{port}/plain/a.expert; }}
-    location /slow/ {{ alias {root}/www/plain/; limit_rate_after 256k; limit_rate 512; }}
-    location /plain/ {{ gzip on; gzip_types application/octet-stream; }}
-    location /forced/ {{ alias {root}/www/plain/; add_header Content-Encoding gzip; }}
-  }}
-}}
-"""
-    )
-    server = subprocess.Popen(["nginx", "-p", root, "-c", root / "nginx.conf"], stderr=subprocess.DEVNULL)
-    try:
-        listening(port, server)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(10)
+    plain = tmp_path / "nginx/www/plain"
+    plain.mkdir(parents=True)
+    (plain / "a.expert").write_bytes(BODY)
+    (plain / "text.expert").write_bytes(b"text " * 10_000)
+    with running(tmp_path / "nginx", LOCATIONS.replace("PLAIN", f"{plain}/")) as url:
+        yield url
 
 
 def test_nginx_resumes_what_stalled(nginx: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,8 +52,9 @@ def index() -> None:
     help="Into how many files the list of experts is divided, a power of two; one for about 40 experts.",
 )  # fmt: skip
 @passphrase_option
+@json_option
 def init(folder: Path, roots: tuple[Path, ...], threshold: int, key: Path, days: int, bins: int,
-         passphrase_file: Path | None) -> None:  # fmt: skip
+         passphrase_file: Path | None, as_json: bool) -> None:  # fmt: skip
     """Make an empty index in FOLDER.
 
     \b
@@ -64,9 +65,9 @@ def init(folder: Path, roots: tuple[Path, ...], threshold: int, key: Path, days:
 
     secrets = [opened(one, passphrase_file) for one in roots]
     Repository(folder).init(secrets, threshold, opened(key, passphrase_file), days, bins)
-    root = folder / "metadata" / "1.root.json"
-    click.echo(_digest(root))
-    show.note(f"tell its readers this sha256 of {root}, on another way than the index itself")
+    data = _signed(folder)
+    told(as_json, data, str(data["sha256"]))
+    show.note(f"tell its readers this sha256 of {data['root']}, on another way than the index itself")
 
 
 @index.command()
@@ -89,12 +90,12 @@ def add(folder: Path, packages: tuple[Path, ...], key: Path, days: int, public: 
     from expert_cli.index.repository import Repository
 
     known = trusted.only(content(public), str(public)) if public else trusted.load()
-    secret, repository, added = opened(key, passphrase_file), Repository(folder), []
+    secret, repository = opened(key, passphrase_file), Repository(folder)
     repository.load("timestamp")
     for path in packages:
         with reading(path) as progress:
             publishing.ready(path, known, progress)
-        added.append(repository.add(path, secret, days).name)
+    added = [one.name for one in repository.add_all(packages, secret, days)]
     told(as_json, {"added": added}, "\n".join(f"{folder} has {name}" for name in added))
 
 
@@ -105,7 +106,9 @@ def add(folder: Path, packages: tuple[Path, ...], key: Path, days: int, public: 
 @key_option
 @days_option
 @passphrase_option
-def yank(folder: Path, release: str, reason: str, key: Path, days: int, passphrase_file: Path | None) -> None:
+@json_option
+def yank(folder: Path, release: str, reason: str, key: Path, days: int, passphrase_file: Path | None,
+         as_json: bool) -> None:  # fmt: skip
     """Let a version no longer be chosen: RELEASE is NAME==VERSION. Whoever asks for exactly it still gets it.
 
     \b
@@ -118,27 +121,32 @@ def yank(folder: Path, release: str, reason: str, key: Path, days: int, passphra
     if not equals:
         raise UsageError(f"{release!r} names no version; write NAME==VERSION")
     Repository(folder).yank(name, version, reason, opened(key, passphrase_file), days)
-    click.echo(f"{release} is yanked" if reason else f"{release} is no longer yanked")
+    text = f"{release} is yanked" if reason else f"{release} is no longer yanked"
+    told(as_json, {"name": name, "version": version, "yanked": reason}, text)
 
 
 @index.command()
 @folder
 @click.argument("name")
-@click.option("--reason", required=True, help="Why, and what to use. Empty takes it back.")
+@click.option("--reason", required=True, help="Why; shown to whoever has it. Empty takes it back.")
+@click.option("--use", "replacement", default="", help="What to install instead: a name, with versions if need be.")
 @key_option
 @days_option
 @passphrase_option
-def deprecate(folder: Path, name: str, reason: str, key: Path, days: int, passphrase_file: Path | None) -> None:
+@json_option
+def deprecate(folder: Path, name: str, reason: str, replacement: str, key: Path, days: int,
+              passphrase_file: Path | None, as_json: bool) -> None:  # fmt: skip
     """Say that an expert is no longer cared for.
 
     \b
     Example:
-      expert-cli index deprecate experts sql-old --reason "use sql" --key index.key
+      expert-cli index deprecate experts sql-old --reason "no longer trained" --use "sql>=1" --key index.key
     """
     from expert_cli.index.repository import Repository
 
-    Repository(folder).deprecate(name, reason, opened(key, passphrase_file), days)
-    click.echo(f"{name} is deprecated" if reason else f"{name} is no longer deprecated")
+    found = Repository(folder).deprecate(name, reason, opened(key, passphrase_file), days, replacement)
+    text = f"{name} is deprecated" if reason else f"{name} is no longer deprecated"
+    told(as_json, {part: getattr(found, part) for part in ("name", "deprecated", "replacement")}, text)
 
 
 @index.command()
@@ -146,7 +154,8 @@ def deprecate(folder: Path, name: str, reason: str, key: Path, days: int, passph
 @key_option
 @days_option
 @passphrase_option
-def refresh(folder: Path, key: Path, days: int, passphrase_file: Path | None) -> None:
+@json_option
+def refresh(folder: Path, key: Path, days: int, passphrase_file: Path | None, as_json: bool) -> None:
     """Sign everything again, before it expires.
 
     \b
@@ -156,7 +165,7 @@ def refresh(folder: Path, key: Path, days: int, passphrase_file: Path | None) ->
     from expert_cli.index.repository import Repository
 
     Repository(folder).refresh(opened(key, passphrase_file), days)
-    click.echo(f"{folder} is good for {days} days")
+    told(as_json, _signed(folder), f"{folder} is good for {days} days")
 
 
 @index.command()
@@ -169,8 +178,9 @@ def refresh(folder: Path, key: Path, days: int, passphrase_file: Path | None) ->
 @key_option
 @days_option
 @passphrase_option
+@json_option
 def rotate(folder: Path, roots: tuple[Path, ...], news: tuple[Path, ...], threshold: int, key: Path, days: int,
-           passphrase_file: Path | None) -> None:  # fmt: skip
+           passphrase_file: Path | None, as_json: bool) -> None:  # fmt: skip
     """Go over to other root keys or another index key; without --new-root-key, renew the root for a year.
 
     Readers follow by themselves: the old root keys vouch for the new ones.
@@ -184,7 +194,7 @@ def rotate(folder: Path, roots: tuple[Path, ...], news: tuple[Path, ...], thresh
     olds = [opened(one, passphrase_file) for one in roots]
     fresh = [opened(one, passphrase_file) for one in news] or olds
     Repository(folder).rotate(olds, fresh, threshold, opened(key, passphrase_file), days)
-    click.echo(f"{folder} has a new root")
+    told(as_json, _signed(folder), f"{folder} has a new root")
 
 
 @index.command("trust")
@@ -193,7 +203,7 @@ def rotate(folder: Path, roots: tuple[Path, ...], news: tuple[Path, ...], thresh
 @click.option("--sha256", default="", help="The sha256 of its 1.root.json, which came another way than the index.")
 @json_option
 def trust_(url: str, root: Path | None, sha256: str, as_json: bool) -> None:
-    """Trust an index from now on: install, upgrade and outdated look there. URL may be a folder.
+    """Trust an index from now on: install, upgrade and outdated look there. URL may be a folder, or file:///FOLDER.
 
     \b
     Example:
@@ -207,7 +217,8 @@ def trust_(url: str, root: Path | None, sha256: str, as_json: bool) -> None:
 
 @index.command()
 @click.argument("url")
-def forget(url: str) -> None:
+@json_option
+def forget(url: str, as_json: bool) -> None:
     """Trust an index no longer.
 
     \b
@@ -216,7 +227,8 @@ def forget(url: str) -> None:
     """
     from expert_cli.index import client
 
-    click.echo(f"{client.forget(url).url} is no longer trusted")
+    known = client.forget(url)
+    told(as_json, vars(known), f"{known.url} is no longer trusted")
 
 
 @index.command("list")
@@ -239,7 +251,13 @@ def list_(as_json: bool) -> None:
         show.note("no index is trusted; begin with: expert-cli index trust URL --sha256 DIGEST")
 
 
-def _digest(path: Path) -> str:
+def _signed(folder: Path) -> dict[str, str | int]:
+    """What an index says of itself: its newest root, the sha256 of that, and until when what it signed is good."""
     from expert_cli import archive
+    from expert_cli.index.repository import Repository
 
-    return archive.digest(path)
+    made = Repository(folder)
+    version = made.load("root").signed.version
+    root = folder / "metadata" / f"{version}.root.json"
+    expires = f"{made.load('timestamp').signed.expires:%Y-%m-%dT%H:%M:%SZ}"
+    return {"root": str(root), "version": version, "sha256": archive.digest(root), "expires": expires}

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from expert_cli.sources.resolve import Candidate, Offered
 
 index_option = click.option(
-    "--index", "urls", multiple=True, help="Look in this trusted index alone; may be repeated.  [default: all]"
-)
+    "--index", "urls", multiple=True, envvar="EXPERT_INDEX",
+    help="Look in this trusted index alone; may be repeated.  [default: those in $EXPERT_INDEX, or all]",
+)  # fmt: skip
 no_index_option = click.option("--no-index", is_flag=True, help="Look in no index.")
 
 

@@ -18,16 +18,16 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from tuf.api.exceptions import (
     BadVersionNumberError,
     DownloadError,
-    DownloadHTTPError,
     DownloadLengthMismatchError,
     ExpiredMetadataError,
     LengthOrHashMismatchError,
@@ -35,19 +35,21 @@ from tuf.api.exceptions import (
     UnsignedMetadataError,
 )
 from tuf.api.metadata import Metadata
-from tuf.ngclient import FetcherInterface, Updater
+from tuf.ngclient import Updater, UpdaterConfig
 
 from expert_cli import paths
 from expert_cli.errors import ExpertError, UsageError, VerificationError
 from expert_cli.index import document
 from expert_cli.index.document import Document
+from expert_cli.index.fetcher import Fetcher, cause_of
 from expert_cli.manifest import parse_json
-from expert_cli.sources import http
 from expert_cli.sources.http import CutError
 
 FORMAT = 1
 GRACE_DAYS = 7
 ROOT_BYTES = 512_000
+ROOTS = 256
+"""How many new roots are read at once; who rotates every day would need most of a year for them."""
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 ATTACKS: tuple[tuple[type[Exception], str], ...] = (
@@ -103,13 +105,14 @@ def trust(url: str, *, sha256: str = "", root: bytes | None = None) -> Known:
     url = _address(url)
     if root is None:
         try:
-            root = b"".join(_Fetcher().fetch(f"{url}/metadata/1.root.json"))
+            root = Fetcher().download_bytes(f"{url}/metadata/1.root.json", ROOT_BYTES)
         except DownloadError as problem:
-            raise ExpertError(f"{url}: no index can be read there ({_cause(problem)}); check the address") from problem
-    found = hashlib.sha256(root).hexdigest()
-    if sha256 and found != sha256.lower().removeprefix("sha256:"):
-        raise VerificationError(f"{url}: its root has sha256 {found} and not {sha256}; do not trust it")
-    known = Known(url, found)
+            found = cause_of(problem)
+            raise ExpertError(f"{url}: no index can be read there ({found}); check the address") from problem
+    digest = hashlib.sha256(root).hexdigest()
+    if sha256 and digest != sha256.lower().removeprefix("sha256:"):
+        raise VerificationError(f"{url}: its root has sha256 {digest} and not {sha256}; do not trust it")
+    known = Known(url, digest)
     before = [one for one in listed() if one.url != url]
     draft = Path(tempfile.mkdtemp(prefix=".index.", dir=_made(paths.home())))
     try:
@@ -174,7 +177,7 @@ class Index:
             updater = Updater(
                 str(self.folder / "metadata"), f"{self.known.url}/metadata/",
                 str(self.folder / "documents"), f"{self.known.url}/targets/",
-                _Fetcher(), bootstrap=bootstrap,
+                Fetcher(ROOTS), UpdaterConfig(ROOTS + 1, root_max_length=ROOT_BYTES), bootstrap=bootstrap,
             )  # fmt: skip
             updater.refresh()
         except (RepositoryError, DownloadError) as problem:
@@ -233,7 +236,7 @@ class Index:
                 raise VerificationError(
                     f"{self.known.url} is refused: {meaning}: {problem}; tell its owner, and do not install from it"
                 ) from problem
-        cause = _cause(problem)
+        cause = cause_of(problem)
         if not isinstance(cause, CutError):
             raise VerificationError(
                 f"{self.known.url} is refused: {cause}; tell its owner, and do not install from it"
@@ -261,53 +264,14 @@ def grace_days() -> float:
     return days
 
 
-class _Fetcher(FetcherInterface):
-    """Reads over our HTTP, or from a folder."""
-
-    def _fetch(self, url: str) -> Iterator[bytes]:
-        if url.startswith(("http://", "https://")):
-            return self._from_web(url)
-        path = Path(url)
-        if not path.is_file():
-            if not path.parents[1].is_dir():
-                raise CutError(f"{path.parents[1]} is not there")
-            raise DownloadHTTPError(f"{path} does not exist", 404)
-        return iter([path.read_bytes()])
-
-    @staticmethod
-    def _from_web(url: str) -> Iterator[bytes]:
-        with http.ask(url, http.access(url)) as response:
-            if response.status in (408, 429) or response.status >= 500:
-                raise CutError(f"{url}: HTTP {response.status}")
-            if response.status != 200:
-                raise DownloadHTTPError(f"{url}: HTTP {response.status}", response.status)
-            yield from response.chunks()
-
-    def fetch(self, url: str) -> Iterator[bytes]:
-        """The chunks of ``url``; whatever goes wrong on the way is a ``DownloadError``."""
-        try:
-            yield from self._fetch(url)
-        except DownloadError:
-            raise
-        except ExpertError as problem:
-            raise DownloadError(str(problem)) from problem
-
-
-def _cause(problem: BaseException) -> BaseException:
-    """What of ours is behind an error of the library, or the error."""
-    here: BaseException | None = problem
-    while here is not None:
-        if isinstance(here, ExpertError):
-            return here
-        here = here.__cause__ or here.__context__
-    return problem
-
-
 def _address(url: str) -> str:
     if url.startswith(("http://", "https://")):
         return url.rstrip("/")
-    if url.startswith("file://"):
-        url = url.removeprefix("file://")
+    if url.startswith("file:"):
+        parts = urlsplit(url)
+        if parts.netloc not in ("", "localhost") or not parts.path:
+            raise UsageError(f"{url} names no folder of this machine; write file:///FOLDER, or the folder alone")
+        url = unquote(parts.path)
     return str(Path(url).resolve())
 
 

@@ -12,6 +12,7 @@ from packaging.version import InvalidVersion, Version
 
 from expert_cli.errors import ManifestError, UsageError
 from expert_cli.manifest import parse_json
+from expert_cli.sources.resolve import parse as parse_wish
 
 FORMAT = 1
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -35,11 +36,17 @@ class Release:
 
 @dataclass(frozen=True)
 class Document:
-    """All releases of an expert; ``deprecated`` says why and what to use, if it is."""
+    """All releases of an expert; ``deprecated`` says why it is, if so, and ``replacement`` what to install instead."""
 
     name: str
     releases: tuple[Release, ...] = ()
     deprecated: str = ""
+    replacement: str = ""
+
+    @property
+    def notice(self) -> str:
+        """Why the expert is deprecated, and what to use; empty where it is not."""
+        return self.deprecated + (f"; use {self.replacement} instead" if self.replacement else "")
 
     def add(self, release: Release) -> Document:
         """With one more release.
@@ -70,9 +77,24 @@ class Document:
         changed = (replace(one, yanked=reason) if one.version == version else one for one in self.releases)
         return replace(self, releases=tuple(changed))
 
+    def deprecate(self, reason: str, replacement: str = "") -> Document:
+        """Cared for no longer; an empty ``reason`` takes that back.
+
+        Raises:
+            UsageError: the replacement is no name with versions, or the expert itself, or comes without a reason.
+        """
+        if replacement:
+            if not reason:
+                raise UsageError(f"say why {self.name} is deprecated in favour of {replacement}, with --reason")
+            if parse_wish(replacement).name == self.name:
+                raise UsageError(f"{self.name} cannot replace itself; name another expert with --use")
+        return replace(self, deprecated=reason, replacement=replacement)
+
     def dump(self) -> bytes:
         """The document's bytes."""
         data = {"format": FORMAT, **asdict(self)}
+        if not self.replacement:
+            del data["replacement"]  # so that a document is the same bytes as before there were any
         return (json.dumps(data, indent=1, sort_keys=True) + "\n").encode()
 
 
@@ -86,11 +108,14 @@ def parse(data: bytes, source: str) -> Document:
     faults: list[str] = []
     if not isinstance(content, Mapping) or content.get("format") != FORMAT:
         raise ManifestError(source, [f"expected format {FORMAT}; upgrade expert-cli, or tell the index's owner"])
-    name, deprecated, rows = content.get("name"), content.get("deprecated", ""), content.get("releases")
+    name, rows = content.get("name"), content.get("releases")
+    deprecated, replacement = content.get("deprecated", ""), content.get("replacement", "")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         faults.append("name: not an expert's name")
     if not isinstance(deprecated, str):
         faults.append("deprecated: not a text")
+    if not isinstance(replacement, str) or not (replacement == "" or _is_wish(replacement)):
+        faults.append("replacement: not a name with versions")
     if not isinstance(rows, list):
         faults.append("releases: not a list")
     releases = []
@@ -104,7 +129,7 @@ def parse(data: bytes, source: str) -> Document:
             )  # fmt: skip
     if faults:
         raise ManifestError(source, faults)
-    return Document(str(name), tuple(releases), str(deprecated))
+    return Document(str(name), tuple(releases), str(deprecated), str(replacement))
 
 
 def _faults(row: Any) -> Iterator[str]:
@@ -134,4 +159,11 @@ def _is_version(value: object) -> bool:
     try:
         return isinstance(value, str) and bool(Version(value))
     except InvalidVersion:
+        return False
+
+
+def _is_wish(text: str) -> bool:
+    try:
+        return bool(parse_wish(text))
+    except UsageError:
         return False

@@ -53,7 +53,7 @@ def _candidate(index: Index, known: Document | None, release: Release) -> Candid
     assert known is not None
     offer = Offer(
         f"{index.known.url}/packages/{release.file}", release.sha256, release.size, release.digest, release.yanked,
-        known.deprecated,
+        known.notice,
     )  # fmt: skip
     return Candidate(known.name, release.version, release.base, release.requires, None, offer)
 
@@ -89,7 +89,7 @@ def remarks(
             if known is None:
                 continue
             yanked = next((one.yanked for one in known.releases if _same(one, version) and one.yanked), "")
-            told = [f"yanked: {yanked}"] * bool(yanked) + [f"deprecated: {known.deprecated}"] * bool(known.deprecated)
+            told = [f"yanked: {yanked}"] * bool(yanked) + [f"deprecated: {known.notice}"] * bool(known.deprecated)
             if told:
                 said[name] = "; ".join(told)
                 break

@@ -98,38 +98,45 @@ class Repository:
             self._write("timestamp", Metadata(Timestamp(1, None, self._in(days), MetaFile(1))), [online])
 
     def add(self, path: Path, index: PrivateKey, days: int = DAYS) -> Document:
-        """Add an archive, which the caller has verified, and its document.
+        """Add one archive; :meth:`add_all` for one."""
+        return self.add_all([path], index, days)[0]
+
+    def add_all(self, paths: Sequence[Path], index: PrivateKey, days: int = DAYS) -> tuple[Document, ...]:
+        """Add archives, which the caller has verified, and their documents: all of them count at once, or none.
 
         Raises:
-            UsageError: the version is there with other bytes, or the key is not the index's.
+            UsageError: a version is there with other bytes, or the key is not the index's.
         """
-        about = archive.peek(path).about
-        found = archive.verify(path, None)
-        manifest = found.manifest
-        release = Release(
-            version=manifest.version, base=manifest.base, file=manifest.filename, sha256=archive.digest(path),
-            size=path.stat().st_size, digest=found.digest,
-            requires=tuple(about.requires if about else manifest.requires),
-        )  # fmt: skip
         with self._changing():
-            changed = (self.find(manifest.name) or Document(manifest.name)).add(release)
+            self._online(index)
+            releases = [(path, *_described(path)) for path in paths]
+            changed: dict[str, Document] = {}
+            for _, name, release in releases:
+                changed[name] = (changed.get(name) or self.find(name) or Document(name)).add(release)
             self.packages.mkdir(exist_ok=True)
-            target = self.packages / release.file
-            if not target.is_file() or archive.digest(target) != release.sha256:
-                files.copy(path, target)
-            files.replace(
-                target.with_name(f"{target.name}.sha256"), f"{release.sha256}  {release.file}\n".encode("ascii")
-            )
-            self._put([changed], index, days)
-        return changed
+            for path, _, release in releases:
+                target = self.packages / release.file
+                if not target.is_file() or archive.digest(target) != release.sha256:
+                    files.copy(path, target)
+                line = f"{release.sha256}  {release.file}\n"
+                files.replace(target.with_name(f"{target.name}.sha256"), line.encode("ascii"))
+            self._put(changed.values(), index, days)
+        return tuple(changed.values())
+
+    def put(self, documents: Iterable[Document], index: PrivateKey, days: int = DAYS) -> None:
+        """Let documents count in place of those of the same names, all at once; their archives are the caller's."""
+        with self._changing():
+            self._put(documents, index, days)
 
     def yank(self, name: str, version: str, reason: str, index: PrivateKey, days: int = DAYS) -> Document:
         """Say that a version is no longer to be chosen; an empty ``reason`` takes it back."""
         return self._edit(name, lambda known: known.yank(version, reason), index, days)
 
-    def deprecate(self, name: str, reason: str, index: PrivateKey, days: int = DAYS) -> Document:
-        """Say that an expert is no longer cared for; an empty ``reason`` takes it back."""
-        return self._edit(name, lambda known: Document(known.name, known.releases, reason), index, days)
+    def deprecate(
+        self, name: str, reason: str, index: PrivateKey, days: int = DAYS, replacement: str = ""
+    ) -> Document:
+        """Say that an expert is no longer cared for and what to use; an empty ``reason`` takes it back."""
+        return self._edit(name, lambda known: known.deprecate(reason, replacement), index, days)
 
     def refresh(self, index: PrivateKey, days: int = DAYS) -> None:
         """Renew all that the index key signs, before it expires."""
@@ -318,6 +325,18 @@ def _signed(metadata: Metadata[Any], signers: Iterable[Signer]) -> Metadata[Any]
     for one in signers:
         metadata.sign(one, append=True)
     return metadata
+
+
+def _described(path: Path) -> tuple[str, Release]:
+    """The expert that an archive holds, and its release."""
+    about = archive.peek(path).about
+    found = archive.verify(path, None)
+    manifest = found.manifest
+    return manifest.name, Release(
+        version=manifest.version, base=manifest.base, file=manifest.filename, sha256=archive.digest(path),
+        size=path.stat().st_size, digest=found.digest,
+        requires=tuple(about.requires if about else manifest.requires),
+    )  # fmt: skip
 
 
 def _file(role: str, metadata: Metadata[Any]) -> str:
