@@ -17,6 +17,7 @@ from hostile import KEY, OTHER
 
 from expert_cli import archive
 from expert_cli.archive import collect, container
+from expert_cli.digests import sha256_of
 from expert_cli.errors import ExpertError, ManifestError, UsageError, VerificationError
 from expert_cli.trust import Pin, Trust
 
@@ -32,7 +33,7 @@ def test_round_trip(tmp_path: Path) -> None:
     found = archive.verify(path, TRUST, into=out)
     assert {file.name: file.read_bytes() for file in out.iterdir() if file.name != "signature.json"} == packages.members()
     assert found.manifest.as_dict() == packages.manifest()
-    assert (found.digest, found.size) == (archive.digest(out / "signature.json"), path.stat().st_size)
+    assert (found.digest, found.size) == (sha256_of(out / "signature.json"), path.stat().st_size)
     assert [pin.id for pin in found.signers] == [KEY.public.id]
     assert found.created == packages.CREATED
     assert found.texts["card.md"] == packages.members()["card.md"]
@@ -156,7 +157,7 @@ def run(folder: Path, **report: object) -> Path:
     (step / "adapter_config.json").write_text(json.dumps(config))
     manifest = packages.manifest(base_sha256=None)
     (step / "run.json").write_text(json.dumps({"manifest": manifest, "identity": {"base": packages.BASE}}))
-    sha256 = archive.digest(step / "adapter_model.safetensors")
+    sha256 = sha256_of(step / "adapter_model.safetensors")
     rows = [{"step": 10, "loss": 0.5, "adapter_sha256": sha256, "execution_accuracy": 0.25, "n": 40}]
     data = {"packed": {"step": 10, "adapter_sha256": sha256, "reason": "the best"}, "checkpoints": rows, "data": {"sha256": "d" * 64, "examples": 9}}
     (folder / "run" / "report.json").write_text(json.dumps({**data, **report}))

@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 TIERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "show", "paths"}),
+    frozenset({"errors", "show", "paths", "digests"}),
     frozenset({"manifest"}),
     frozenset({"archive", "signing", "trust"}),
     frozenset({"store", "sources"}),

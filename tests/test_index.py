@@ -13,8 +13,9 @@ from test_publish import evaluated
 from tuf.api.metadata import Metadata
 from web import Web, clean
 
-from expert_cli import archive, paths, signing, store
+from expert_cli import paths, signing, store
 from expert_cli.cli import packages
+from expert_cli.digests import sha256_of
 from expert_cli.errors import ManifestError, UsageError, VerificationError
 from expert_cli.index import client, document
 from expert_cli.index.document import Document, Release
@@ -42,7 +43,7 @@ def web(made: Repository) -> Iterator[Web]:
 @pytest.mark.parametrize("over", ["folder", "http"])
 def test_the_newest_that_fits_is_installed_with_what_it_requires(made: Repository, web: Web, over: str) -> None:
     url = web.url if over == "http" else str(made.folder)
-    digest = archive.digest(made.metadata / "1.root.json")
+    digest = sha256_of(made.metadata / "1.root.json")
     call("index", "trust", url, "--sha256", digest)
     assert call("install", "sql").stdout == "installed sql 0.4.0 on nano\n"
     assert call("install", "other").stdout.splitlines() == [
@@ -108,7 +109,7 @@ def test_the_owners_commands(tmp_path: Path) -> None:
     first = Path(here) / "metadata" / "1.root.json"
     made = told("init", *roots, "--bins", "64")
     assert len(list((Path(here) / "metadata").glob("1.bin-*.json"))) == 64
-    assert (made["root"], made["version"], made["sha256"]) == (str(first), 1, archive.digest(first))
+    assert (made["root"], made["version"], made["sha256"]) == (str(first), 1, sha256_of(first))
     archives = [str(evaluated(tmp_path / "made", version=version)) for version in ("0.1.0", "0.2.0")]
     assert told("add", *archives) == {"added": ["sql"]}
     before = (Path(here) / "metadata" / "timestamp.json").read_bytes()
@@ -141,7 +142,7 @@ def test_the_owners_commands_tell_people(made: Repository, tmp_path: Path) -> No
     here, key_ = str(made.folder), ("--key", str(tmp_path / "index.key"))
     roots = ("--root-key", str(tmp_path / "a.key"), "--root-key", str(tmp_path / "b.key"), "--threshold", "2")
     for words, text in (
-        (("init", str(tmp_path / "new"), *roots), archive.digest),
+        (("init", str(tmp_path / "new"), *roots), sha256_of),
         (("add", here, str(evaluated(tmp_path / "made", version="0.5.0"))), f"{here} has sql"),
         (("yank", here, "sql==0.5.0", "--reason", "bad"), "sql==0.5.0 is yanked"),
         (("yank", here, "sql==0.5.0", "--reason", ""), "sql==0.5.0 is no longer yanked"),

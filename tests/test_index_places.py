@@ -12,8 +12,9 @@ from nginx import running
 from test_publish import evaluated
 from web import clean
 
-from expert_cli import archive, store
+from expert_cli import store
 from expert_cli.cli import packages
+from expert_cli.digests import sha256_of
 from expert_cli.errors import ExpertError, UsageError, VerificationError
 from expert_cli.index import client
 from expert_cli.index.repository import Repository
@@ -39,7 +40,7 @@ def nginx(made: Repository, tmp_path: Path) -> Iterator[str]:
 
 
 def digest(made: Repository) -> str:
-    return archive.digest(made.metadata / "1.root.json")
+    return sha256_of(made.metadata / "1.root.json")
 
 
 def test_nginx(made: Repository, nginx: str, tmp_path: Path) -> None:

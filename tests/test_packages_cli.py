@@ -14,7 +14,8 @@ import test_predecessor as predecessors
 from hostile import KEY, OTHER, signed
 from test_archive import run as trained
 
-from expert_cli import archive, cli, paths, signing, store
+from expert_cli import cli, paths, signing, store
+from expert_cli.digests import sha256_of
 from expert_cli.manifest import load_base
 from expert_cli.runtime import bases
 
@@ -87,7 +88,7 @@ def test_sha256sum_agrees(call: Call, tmp_path: Path) -> None:
     call("package", trained(tmp_path), "--grammar", "grammar.gbnf")
     call("sign", "expert-sql-nano.v0.1.0.expert", "--key", key(tmp_path))
     line = (tmp_path / "expert-sql-nano.v0.1.0.expert.sha256").read_text()
-    assert line.split() == [archive.digest(tmp_path / "expert-sql-nano.v0.1.0.expert"), "expert-sql-nano.v0.1.0.expert"]
+    assert line.split() == [sha256_of(tmp_path / "expert-sql-nano.v0.1.0.expert"), "expert-sql-nano.v0.1.0.expert"]
 
 
 def test_source_date_epoch(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +222,7 @@ def test_62_an_adapter_that_does_not_fit_the_base(call: Call, tmp_path: Path, mo
     for change, fault in (({"hidden_size": 8}, "is made for 4 values where the base has 8"), ({"num_hidden_layers": 0}, "has no place"), ({"head_dim": 4}, "lora_B"), ({"num_key_value_heads": 1}, "v_proj"), ({}, "")):
         (tmp_path / "config.json").write_text(json.dumps(good | change))
         base = packages.base()
-        base["files"]["config"] = {"name": "config.json", "size": (tmp_path / "config.json").stat().st_size, "sha256": archive.digest(tmp_path / "config.json"), "source": "config.json"}
+        base["files"]["config"] = {"name": "config.json", "size": (tmp_path / "config.json").stat().st_size, "sha256": sha256_of(tmp_path / "config.json"), "source": "config.json"}
         known = bases.Base(load_base(json.dumps(base).encode()), tmp_path / "base.json")
         monkeypatch.setattr(bases, "available", lambda known=known: iter([known]))
         code, _, err = call("install", packages.expert(tmp_path, KEY))
@@ -305,7 +306,7 @@ def test_upgrade(call: Call, tmp_path: Path) -> None:
     assert "nothing to install" in call("upgrade", "--from", "more")[1], "never back"
     assert "not installed" in call("upgrade", "absent")[2]
     assert "sql 0.1.0" in call("rollback")[1]
-    assert data(call("gc", "--json")) == {"removed": 1}
+    assert data(call("gc", "--json")) == {"removed": 1, "woven": 0, "woven_bytes": 0}
 
 
 def test_a_pinned_expert_stays_with_its_signer(call: Call, tmp_path: Path) -> None:

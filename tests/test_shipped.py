@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from expert_cli import archive, load, paths, store, trust
+from expert_cli.cli import main
 from expert_cli.errors import VerificationError
 from expert_cli.grammar.template import faults
 from expert_cli.runtime import bases
@@ -69,3 +71,11 @@ def test_installed_it_answers_and_the_adapter_changes_what_the_base_says(home: P
         asked = [(shop.ask(question), bare.ask(question)) for question in KNOWN]
     assert [answer.sql for answer, _ in asked] == list(KNOWN.values())
     assert any(answer.candidates != other.candidates for answer, other in asked)
+    # its woven model lives as long as it is installed
+    call = CliRunner().invoke
+    (woven,) = (paths.cache() / "woven").glob("*.gguf")
+    assert json.loads(call(main, ["gc", "--json"]).stdout)["woven"] == 0
+    call(main, ["remove", "sql"])
+    size = woven.stat().st_size
+    assert json.loads(call(main, ["gc", "--json"]).stdout) == {"removed": 1, "woven": 1, "woven_bytes": size}
+    assert list(woven.parent.iterdir()) == []

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from peft import LoraConfig, get_peft_model
 from safetensors.numpy import load_file, save_file
 from test_gguf import agreement
@@ -187,6 +188,28 @@ def test_woven_is_cached_by_what_went_in(base: Base, dora: Path, tmp_path: Path)
     configured(lora_alpha=16)(other)
     assert weave.woven(base, other, base.manifest.digest, "f16") not in (first, None)
     assert not list(first.parent.glob("*.part"))
+
+
+def test_pruning_keeps_what_installed_adapters_need(base: Base, dora: Path, tmp_path: Path) -> None:
+    digest = base.manifest.digest
+    other = shutil.copytree(dora, tmp_path / "adapter")
+    configured(lora_alpha=16)(other)
+    kept = {weave.woven(base, dora, digest, quantisation) for quantisation in ("f16", "q8_0")}
+    gone, weaving = (weave.woven(base, other, digest, quantisation) for quantisation in ("f16", "q8_0"))
+    part = gone.with_name(f".{gone.name}.123.part")
+    part.write_bytes(b"x" * 10)
+    freed = gone.stat().st_size + 10
+    with FileLock(weaving.with_suffix(".lock")):  # by another process
+        assert weave.prune([(dora, digest)], [base]) == (2, freed)
+    assert set(gone.parent.iterdir()) - {path.with_suffix(".lock") for path in kept} == {
+        *kept, weaving, weaving.with_suffix(".lock")
+    }  # fmt: skip
+    assert weave.woven(base, dora, digest, "f16") in kept
+    # an adapter whose base is not here, or whose files are gone, needs nothing
+    (other / "adapter_config.json").unlink()
+    assert weave.prune([(dora, "0" * 64), (other, digest)], [base])[0] == 3
+    assert list(gone.parent.iterdir()) == []
+    assert weave.prune([(dora, digest)], [base]) == (0, 0)
 
 
 def test_adapter_of_another_base_is_refused(base: Base, dora: Path) -> None:

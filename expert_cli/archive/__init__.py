@@ -24,6 +24,7 @@ from typing import BinaryIO
 
 from expert_cli import manifest, signing, weights
 from expert_cli.archive import container, contents, fanout
+from expert_cli.digests import sha256_of
 from expert_cli.errors import ManifestError, UsageError, VerificationError
 from expert_cli.manifest import ExpertManifest
 from expert_cli.trust import Pin, Trust
@@ -230,13 +231,7 @@ def _write(bundle: bytes, members: Mapping[str, Path | bytes], target: Path, tru
 def _describe(name: str, source: Path | bytes) -> signing.Listed:
     if isinstance(source, bytes):
         return signing.Listed(name, hashlib.sha256(source).hexdigest(), len(source))
-    return signing.Listed(name, digest(source), source.stat().st_size)
-
-
-def digest(path: Path) -> str:
-    """The sha256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return signing.Listed(name, sha256_of(source), source.stat().st_size)
 
 
 def _store(into: Path | None, name: str, content: bytes) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from expert_cli import archive
 from expert_cli.archive import describe
+from expert_cli.digests import sha256_of
 from expert_cli.errors import ManifestError, UsageError
 from expert_cli.manifest import ExpertManifest, load_expert, parse_json
 
@@ -56,7 +57,7 @@ def collect(
         if path and not path.is_file():
             raise UsageError(f"{path} does not exist; name the file with {option}")
     weights = step / archive.WEIGHTS
-    if not weights.is_file() or archive.digest(weights) != packed["adapter_sha256"]:
+    if not weights.is_file() or sha256_of(weights) != packed["adapter_sha256"]:
         raise UsageError(f"{weights} is not the adapter that was evaluated; evaluate it again with expert-cli train")
     members: dict[str, Path | bytes] = {
         "adapter_config.json": _config(step / "adapter_config.json", manifest),

@@ -253,11 +253,11 @@ def list_(as_json: bool) -> None:
 
 def _signed(folder: Path) -> dict[str, str | int]:
     """What an index says of itself: its newest root, the sha256 of that, and until when what it signed is good."""
-    from expert_cli import archive
+    from expert_cli.digests import sha256_of
     from expert_cli.index.repository import Repository
 
     made = Repository(folder)
     version = made.load("root").signed.version
     root = folder / "metadata" / f"{version}.root.json"
     expires = f"{made.load('timestamp').signed.expires:%Y-%m-%dT%H:%M:%SZ}"
-    return {"root": str(root), "version": version, "sha256": archive.digest(root), "expires": expires}
+    return {"root": str(root), "version": version, "sha256": sha256_of(root), "expires": expires}

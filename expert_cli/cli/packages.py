@@ -251,12 +251,18 @@ def rollback(as_json: bool) -> None:
 def gc(as_json: bool) -> None:
     """Forget earlier states and delete what only they needed.
 
+    Models that were woven of what is not installed any more go too.
+
     \b
     Example:
       expert-cli gc
     """
+    from expert_cli.runtime import bases, weave
+
     count = store.gc()
-    told(as_json, {"removed": count}, f"{count} packages deleted")
+    woven, freed = weave.prune([(one.folder, one.base_sha256) for one in store.installed()], bases.available())
+    text = f"{count} packages and {woven} woven models deleted"
+    told(as_json, {"removed": count, "woven": woven, "woven_bytes": freed}, text + f", {freed >> 20} MiB" * bool(woven))
 
 
 def fits(found: archive.Archive) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from expert_cli import archive, paths
+from expert_cli import paths
+from expert_cli.digests import sha256_of
 from expert_cli.errors import ExpertError, VerificationError
 from expert_cli.index.client import Index
 from expert_cli.index.document import Document, Release
@@ -73,7 +74,7 @@ def fetch(offer: Offer, progress: Progress | None = None) -> Path:
     path = Path(offer.source)
     if not path.is_file():
         raise ExpertError(f"{path} is in the index and not in its folder; tell the index's owner")
-    if path.stat().st_size != offer.size or archive.digest(path) != offer.sha256:
+    if path.stat().st_size != offer.size or sha256_of(path) != offer.sha256:
         raise VerificationError(f"{path} is not the file that the index names; tell the index's owner, do not use it")
     return path
 

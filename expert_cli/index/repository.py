@@ -32,6 +32,7 @@ from tuf.api.metadata import (
 )
 
 from expert_cli import archive
+from expert_cli.digests import sha256_of
 from expert_cli.errors import UsageError, VerificationError
 from expert_cli.index import document, files
 from expert_cli.index.document import Document, Release
@@ -116,7 +117,7 @@ class Repository:
             self.packages.mkdir(exist_ok=True)
             for path, _, release in releases:
                 target = self.packages / release.file
-                if not target.is_file() or archive.digest(target) != release.sha256:
+                if not target.is_file() or sha256_of(target) != release.sha256:
                     files.copy(path, target)
                 line = f"{release.sha256}  {release.file}\n"
                 files.replace(target.with_name(f"{target.name}.sha256"), line.encode("ascii"))
@@ -333,7 +334,7 @@ def _described(path: Path) -> tuple[str, Release]:
     found = archive.verify(path, None)
     manifest = found.manifest
     return manifest.name, Release(
-        version=manifest.version, base=manifest.base, file=manifest.filename, sha256=archive.digest(path),
+        version=manifest.version, base=manifest.base, file=manifest.filename, sha256=sha256_of(path),
         size=path.stat().st_size, digest=found.digest,
         requires=tuple(about.requires if about else manifest.requires),
     )  # fmt: skip

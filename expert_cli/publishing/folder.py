@@ -7,7 +7,7 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from expert_cli import archive
+from expert_cli.digests import sha256_of
 from expert_cli.errors import UsageError
 from expert_cli.publishing.package import Package, Plan, Step
 from expert_cli.signing import PrivateKey
@@ -28,7 +28,7 @@ def plan(package: Package, target: str, key: PrivateKey | None = None) -> Plan:
     steps = []
     if not path.is_file():
         steps.append(Step(f"copy {package.name} to {folder}", partial(_copy, package.path, path)))
-    elif archive.digest(path) != package.sha256:
+    elif sha256_of(path) != package.sha256:
         raise UsageError(f"{path} has another content, and what was published stays; publish a new version")
     if not sums.is_file() or sums.read_bytes() != package.sums:
         steps.append(Step(f"write {sums.name}", partial(_write, package.sums, sums)))

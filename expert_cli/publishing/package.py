@@ -11,6 +11,7 @@ from packaging.version import Version
 
 from expert_cli import archive
 from expert_cli.archive import Archive
+from expert_cli.digests import sha256_of
 from expert_cli.errors import UsageError
 from expert_cli.manifest import parse_json
 from expert_cli.sources import web
@@ -67,7 +68,7 @@ def ready(path: Path, trust: Trust, progress: archive.Progress = lambda _: None)
         raise UsageError(f"{path.name} holds {found.manifest.filename}; give it that name, then publish it")
     if Version(found.manifest.version).local:
         raise UsageError(f"{path.name} has the local version {found.manifest.version}; package it under a public one")
-    digest = archive.digest(path)
+    digest = sha256_of(path)
     beside = path.with_name(f"{path.name}.sha256")
     if beside.is_file() and web.digest_of(path.name, beside.read_bytes(), beside.name) != digest:
         raise UsageError(f"{beside} is of another file; sign the archive again, which writes it anew")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from expert_cli import paths
 from expert_cli.errors import BaseModelError
@@ -44,6 +44,8 @@ WITHOUT_EFFECT = {
 }
 PLAIN_START = (True, False, "gaussian", "orthogonal", "eva")
 """Values of ``init_lora_weights`` that leave the base as it was; others store the adapter against a changed base."""
+
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 
 REVISION = "1"
 """Part of every cache key: change it when the same inputs would give other bytes."""
@@ -176,7 +178,7 @@ def adapter_digest(adapter: Path) -> str:
     Raises:
         BaseModelError: a file is missing.
     """
-    return _key(digest(adapter / name) for name in ("adapter_config.json", "adapter_model.safetensors"))
+    return _key(digest(adapter / name) for name in ADAPTER)
 
 
 def woven(base: Base, adapter: Path, adapter_base: str, quantisation: str) -> Path:
@@ -192,8 +194,7 @@ def woven(base: Base, adapter: Path, adapter_base: str, quantisation: str) -> Pa
             f"{adapter}: trained on base {adapter_base[:12]}, {base.manifest.id} is {base.manifest.digest[:12]}; "
             "install an expert made for this base"
         )
-    key = _key([base.manifest.digest, base.manifest.tokenizer_sha256, adapter_digest(adapter), quantisation, REVISION])
-    target = paths.cache() / "woven" / f"{key}.gguf"
+    target = _cache() / f"{_name(base, adapter_digest(adapter), quantisation)}.gguf"
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_suffix(".lock")):
         if not target.is_file():
@@ -201,6 +202,45 @@ def woven(base: Base, adapter: Path, adapter_base: str, quantisation: str) -> Pa
                 stale.unlink()
             weave(base.folder(), adapter, target, quantisation)
     return target
+
+
+def prune(adapters: Iterable[tuple[Path, str]], known: Iterable[Base]) -> tuple[int, int]:
+    """Delete the woven files of all but these adapters on these bases; how many there were, and their bytes.
+
+    ``adapters`` are folders, each with the digest of the base that it was trained on. What another process is weaving
+    stays.
+    """
+    from expert_cli.runtime.gguf import QUANTISATIONS
+
+    here = [(folder, trained) for folder, trained in adapters if all((folder / name).is_file() for name in ADAPTER)]
+    digests = [(adapter_digest(folder), trained) for folder, trained in here]
+    kept = {
+        _name(base, adapter, quantisation)
+        for base in known
+        for adapter, trained in digests
+        if trained == base.manifest.digest
+        for quantisation in QUANTISATIONS
+    }
+    count, freed = 0, 0
+    for name in {path.name.lstrip(".").partition(".")[0] for path in _cache().glob("*")} - kept:
+        lock = FileLock(_cache() / f"{name}.lock")
+        try:
+            with lock.acquire(timeout=0):
+                for path in (*_cache().glob(f"{name}.gguf"), *_cache().glob(f".{name}.gguf.*.part")):
+                    count, freed = count + 1, freed + path.stat().st_size
+                    path.unlink()
+        except Timeout:
+            continue
+        Path(lock.lock_file).unlink(missing_ok=True)
+    return count, freed
+
+
+def _cache() -> Path:
+    return paths.cache() / "woven"
+
+
+def _name(base: Base, adapter: str, quantisation: str) -> str:
+    return _key([base.manifest.digest, base.manifest.tokenizer_sha256, adapter, quantisation, REVISION])
 
 
 def _key(parts: Iterable[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from expert_cli.digests import sha256_of
 from expert_cli.errors import BaseModelError
 
 Floats = npt.NDArray[np.float32]
@@ -121,12 +121,11 @@ def _entry(path: Path, name: str, value: Any, origin: int) -> Entry:
 
 
 def digest(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal.
+    """The sha256 of a base's or adapter's file, in hexadecimal.
 
     Raises:
         BaseModelError: there is no such file.
     """
     if not path.is_file():
         raise BaseModelError(f"{path}: no such file; fetch the base or adapter again")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)

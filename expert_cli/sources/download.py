@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from expert_cli import archive
+from expert_cli.digests import sha256_of
 from expert_cli.errors import ExpertError, VerificationError
 from expert_cli.sources import http
 from expert_cli.sources.http import Access, CutError, Response
@@ -108,7 +108,7 @@ def fetch(wanted: Wanted, target: Path, progress: Progress | None = None, *, sta
     with _disk(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.with_name(f"{target.name}.lock")):
-            if not (wanted.sha256 and target.is_file() and archive.digest(target) == wanted.sha256):
+            if not (wanted.sha256 and target.is_file() and sha256_of(target) == wanted.sha256):
                 _download(wanted, target, progress, stall)
     return target
 
@@ -129,7 +129,7 @@ def _download(wanted: Wanted, target: Path, progress: Progress | None, stall: fl
                 ) from cut
             if part.here < before + ENOUGH:
                 time.sleep(http.PAUSE_SECONDS * 2**failures)
-    if wanted.sha256 and (found := archive.digest(part.path)) != wanted.sha256:
+    if wanted.sha256 and (found := sha256_of(part.path)) != wanted.sha256:
         part.forget()
         raise VerificationError(
             f"{wanted.url}: its sha256 is not {wanted.sha256} but {found}; nothing was kept: tell its publisher"

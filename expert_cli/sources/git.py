@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Self
 
-from expert_cli import archive
+from expert_cli.digests import sha256_of
 from expert_cli.errors import ExpertError, UsageError, VerificationError
 from expert_cli.sources import download, http, web
 from expert_cli.sources.download import Progress
@@ -101,7 +101,7 @@ def fetch(
             sums = Path(folder) / "sums"
             repository.read(_content(entries, f"{path}.sha256", location), sums, web.SUM_BYTES)
             expected = web.digest_of(target.name, sums.read_bytes(), f"{path}.sha256")
-            if (found := archive.digest(part)) != expected:
+            if (found := sha256_of(part)) != expected:
                 part.unlink()
                 raise VerificationError(f"{location}: its sha256 is not {expected} but {found}; tell its publisher")
         with part.open("rb") as content:

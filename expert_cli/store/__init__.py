@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from expert_cli import archive, signing
+from expert_cli.digests import sha256_of
 from expert_cli.errors import UsageError, VerificationError
 from expert_cli.store import disk, lock
 from expert_cli.store.lock import Installed
@@ -256,7 +257,7 @@ def _fault(folder: Path, digest: str) -> str:
 def _difference(path: Path, sha256: str) -> str:
     if path.is_symlink() or not path.is_file():
         return f"{path.name} is gone"
-    return "" if archive.digest(path) == sha256 else f"{path.name} was changed"
+    return "" if sha256_of(path) == sha256 else f"{path.name} was changed"
 
 
 def _reveal(experts: Mapping[str, Installed], staging: Path) -> None:

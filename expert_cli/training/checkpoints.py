@@ -7,7 +7,6 @@ state.pt                                         optimizer, random numbers, data
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from expert_cli.digests import sha256_of
 from expert_cli.errors import UsageError
 
 ADAPTER = "adapter_model.safetensors"
@@ -39,8 +39,7 @@ class Checkpoint:
     @property
     def adapter_sha256(self) -> str:
         """The digest of the adapter's weights, which evaluations are keyed by."""
-        with (self.folder / ADAPTER).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(self.folder / ADAPTER)
 
     @property
     def run(self) -> dict[str, Any]:
