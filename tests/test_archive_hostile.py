@@ -176,7 +176,7 @@ SIGNATURES: list[tuple[str, Callable[[], bytes], str]] = [
     ("43 none", lambda: packed(hostile.bundle(MEMBERS, keys=()), MEMBERS), "sql is not signed"),
     ("43 no bundle", lambda: squeeze(b"".join(entry(n.encode(), d) for n, d in MEMBERS.items()) + hostile.END), "first member is not signature.json"),
     ("44 key only in the package", lambda: rebundled(material={"publicKey": {"hint": "", "rawBytes": "AAAA"}}), "carries its own key"),
-    ("44 certificate", lambda: rebundled(material={"certificate": {"rawBytes": "AAAA"}}), "keyless"),
+    ("44 certificate", lambda: rebundled(material={"certificate": {"rawBytes": "AAAA"}}), "unknown 'publicKey'"),
     ("45 unknown key", lambda: packed(hostile.bundle(MEMBERS, keys=[OTHER]), MEMBERS), f"trust add sql --key PUBLISHER.pub --key-id {OTHER.public.id}"),
     ("50 algorithm in the envelope", lambda: rebundled(envelope={"alg": "none"}), "unknown 'alg'"),
     ("51 payload type", lambda: rebundled(envelope={"payloadType": "text/plain"}), "payload type 'text/plain'"),

@@ -42,6 +42,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "sqlglot": ("experts/sql/",),
     "sqlite3": ("experts/sql/",),
     "cryptography": ("expert_cli/signing/",),
+    "sigstore": ("expert_cli/signing/keyless.py",),
     "tuf": ("expert_cli/index/",),
     "securesystemslib": ("expert_cli/index/",),
     "zstandard": ("expert_cli/archive/",),
@@ -55,7 +56,7 @@ DOORS: dict[str, tuple[str, ...]] = {
 
 UNLOADED = {
     *("torch", "transformers", "peft", "llama_cpp", "sqlglot", "llguidance", "cryptography", "numpy", "jsonschema"),
-    *("zstandard", "gguf", "safetensors", "tokenizers", "rich", "prompt_toolkit", "sqlite3"),
+    *("sigstore", "zstandard", "gguf", "safetensors", "tokenizers", "rich", "prompt_toolkit", "sqlite3"),
 }
 
 FILE_LINES, FUNCTION_LINES, CATCH_RATIO = 350, 80, 0.8

@@ -19,6 +19,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -81,7 +82,12 @@ def build(members: Mapping[str, Path | bytes], target: Path, created: str) -> Ar
 
 
 def sign(path: Path, key: signing.PrivateKey, target: Path | None = None) -> Archive:
-    """Add a signature by ``key`` to the archive at ``path``, in place or into ``target``.
+    """Add a signature by ``key`` to the archive at ``path``, as :func:`endorse` does."""
+    return endorse(path, partial(signing.sign, key=key), target)
+
+
+def endorse(path: Path, add: Callable[[bytes], bytes], target: Path | None = None) -> Archive:
+    """Let ``add`` put a signature into the bundle of the archive at ``path``, in place or into ``target``.
 
     Everything but the signatures is verified first, so that nobody signs a damaged archive.
 
@@ -94,7 +100,7 @@ def sign(path: Path, key: signing.PrivateKey, target: Path | None = None) -> Arc
     with tempfile.TemporaryDirectory(prefix=".sign.", dir=target.resolve().parent) as folder:
         verify(path, None, into=Path(folder))
         files: dict[str, Path | bytes] = {item.name: item for item in Path(folder).iterdir() if item.name != SIGNATURE}
-        bundle = signing.sign((Path(folder) / SIGNATURE).read_bytes(), key)
+        bundle = add((Path(folder) / SIGNATURE).read_bytes())
         return _write(bundle, files, target, None)
 
 

@@ -24,7 +24,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "pretrain": ("expert_cli.cli.pretrain", "pretrain", "Pre-train a base model from public data, resumable."),
     "package": ("expert_cli.cli.packages", "package", "Pack a trained expert into one .expert file."),
     "publish": ("expert_cli.cli.publish", "publish", "Publish a signed expert to a release, a registry or a folder."),
-    "sign": ("expert_cli.cli.packages", "sign", "Sign an archive with a private key."),
+    "sign": ("expert_cli.cli.packages", "sign", "Sign an archive with a private key or an identity."),
     "verify": ("expert_cli.cli.packages", "verify", "Check an archive against the trust store."),
     "install": ("expert_cli.cli.packages", "install", "Verify and install an archive."),
     "list": ("expert_cli.cli.packages", "list_", "List installed experts."),

@@ -11,9 +11,10 @@ from typing import Any
 
 import click
 
-from expert_cli import archive, show, store
+from expert_cli import archive, show, signing, store
 from expert_cli import trust as trusted
-from expert_cli.cli.keys import content, opened, passphrase_option
+from expert_cli.cli.keys import content, opened, passphrase_option, provenance
+from expert_cli.errors import UsageError
 
 TOLD_FROM = 16 << 20
 """Bytes from which on reading an archive shows its progress."""
@@ -50,25 +51,53 @@ def package(run: Path, grammar: Path | None, card: Path | None, out: Path | None
 
 @click.command()
 @click.argument("path", type=archive_path)
-@click.option("--key", type=archive_path, required=True, help="Your private key in PEM.")
+@click.option("--key", type=archive_path, help="Your private key in PEM.")
+@click.option("--keyless", is_flag=True, help="Sign by an OIDC identity through Sigstore, which logs it in public.")
+@click.option(
+    "--identity-token",
+    envvar="SIGSTORE_IDENTITY_TOKEN",
+    default="",
+    metavar="TOKEN",
+    help="Who signs, as a token for 'sigstore'.  [default: $SIGSTORE_IDENTITY_TOKEN, or what the CI gives]",
+)
+@click.option(
+    "--trust-config",
+    envvar="SIGSTORE_TRUST_CONFIG",
+    type=archive_path,
+    help="Another Sigstore, as ClientTrustConfig JSON.  [default: $SIGSTORE_TRUST_CONFIG, or the public one]",
+)
 @click.option("--out", type=archive_path, help="Where to write the signed archive.  [default: in place]")
 @passphrase_option
 @json_option
-def sign(path: Path, key: Path, out: Path | None, passphrase_file: Path | None, as_json: bool) -> None:
-    """Sign an archive with a private key.
+def sign(path: Path, key: Path | None, keyless: bool, identity_token: str, trust_config: Path | None, out: Path | None,
+         passphrase_file: Path | None, as_json: bool) -> None:  # fmt: skip
+    """Sign an archive with a private key or an identity.
 
-    Earlier signatures stay, so that several people can sign one archive.
+    Earlier signatures stay, so that several people can sign one archive; one of them may sign without a key. That needs
+    Sigstore's library: pip install 'expert-cli[sigstore]'.
 
     \b
-    Example:
+    Examples:
       expert-cli sign expert-sql-nano.v0.1.0.expert --key me.key
+      expert-cli sign expert-sql-nano.v0.1.0.expert --keyless
     """
-    private = opened(key, passphrase_file)
-    built = archive.sign(path, private, out)
+    if bool(key) == keyless:
+        raise UsageError("name your private key with --key, or sign by an identity with --keyless")
+    if key:
+        private = opened(key, passphrase_file)
+        built = archive.sign(path, private, out)
+        signer = private.public.id
+    else:
+        from expert_cli.sources import http
+
+        http.permitted("Sigstore")
+        built = archive.endorse(path, lambda bundle: signing.keyless.sign(bundle, identity_token, trust_config), out)
+        signer = signing.keyless.claimed(archive.peek(out or path)).id
     if as_json:
-        click.echo(json.dumps({"path": str(out or path), "key": private.public.id, **described(built)}))
+        told = provenance([signer])[0]
+        click.echo(json.dumps({"path": str(out or path), **told, **described(built)}))
         return
-    click.echo(f"{out or path} is signed by {private.public.id}")
+    click.echo(f"{out or path} is signed by {signer}")
 
 
 @click.command()
@@ -89,7 +118,8 @@ def verify(target: str, key: Path | None, as_json: bool) -> None:
     path = Path(target)
     if path.suffix != archive.SUFFIX and not path.is_file():
         entry = store.check(target, known)
-        told(as_json, asdict(entry), f"{entry.name} {entry.version} is intact and signed by {', '.join(entry.signers)}")
+        text = f"{entry.name} {entry.version} is intact and signed by {', '.join(entry.signers)}"
+        told(as_json, asdict(entry) | {"provenance": provenance(entry.signers)}, text)
         return
     with reading(path) as progress:
         found = archive.verify(path, known, progress=progress)
@@ -159,5 +189,6 @@ def described(found: archive.Archive) -> dict[str, Any]:
         **{key: getattr(manifest, key) for key in ("name", "version", "base", "base_sha256")},
         **{key: getattr(found, key) for key in ("digest", "size", "created")},
         "signers": [pin.id for pin in found.signers],
+        "provenance": provenance([pin.id for pin in found.signers]),
         "members": [asdict(member) for member in found.members],
     }

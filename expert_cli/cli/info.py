@@ -13,6 +13,7 @@ import click
 from expert_cli import archive, show, store
 from expert_cli import trust as trusted
 from expert_cli.cli.archives import described, json_option, told
+from expert_cli.cli.keys import provenance
 from expert_cli.cli.transfer import remarks
 from expert_cli.errors import VerificationError
 
@@ -37,6 +38,7 @@ def info(target: str, as_json: bool) -> None:
         entry = store.find(target)
         report = json.loads((entry.folder / "report.json").read_bytes())
         data = asdict(entry) | {"folder": str(entry.folder), "manifest": entry.manifest.as_dict(), "report": report}
+        data["provenance"] = provenance(entry.signers)
         data["remark"] = remarks([entry]).get(entry.name, "")
         verdict = doubt(target, known)
     else:

@@ -89,23 +89,47 @@ def trust() -> None:
 
 @trust.command("add")
 @click.argument("namespace")
-@key_option
+@click.option("--key", type=click.Path(dir_okay=False, path_type=Path), help="The publisher's public key in PEM.")
 @click.option("--key-id", default="", help="Refuse the key unless this is its id: how it was told to you.")
+@click.option("--identity", default="", help="Who signs without a key: a workflow's address and ref, or an e-mail.")
+@click.option("--issuer", default="", help="The address of the OIDC issuer that vouches for the identity.")
+@click.option(
+    "--trusted-root",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The keys of the Sigstore instance, as TrustedRoot JSON.  [default: the public one's]",
+)
 @expires_option
 @click.option("--comment", default="", help="Whose key it is, for trust list.")
 @click.option("--json", "as_json", is_flag=True, help="Print the pin as JSON.")
-def add(namespace: str, key: Path, key_id: str, expires: str | None, comment: str, as_json: bool) -> None:
-    """Pin a public key for a NAMESPACE.
+def add(namespace: str, key: Path | None, key_id: str, identity: str, issuer: str, trusted_root: Path | None,
+        expires: str | None, comment: str, as_json: bool) -> None:  # fmt: skip
+    """Pin a public key or an identity for a NAMESPACE.
 
-    Keys of acme may sign the experts acme and acme-sql, until acme-sql has keys of its own; '*' stands for every name
-    that no other namespace covers. Get the key from a place that you trust: never from where the archive came.
+    Those of acme may sign the experts acme and acme-sql, until acme-sql has some of its own; '*' stands for every name
+    that no other namespace covers. Learn them from a place that you trust: never from where the archive came.
+    Identities need Sigstore's library: pip install 'expert-cli[sigstore]'.
 
     \b
     Examples:
       expert-cli trust add acme --key acme.pub --key-id sha256:4f2c…
       expert-cli trust add acme --key acme-2027.pub --expires 2028-01-01
+      expert-cli trust add acme --issuer https://token.actions.githubusercontent.com \\
+        --identity https://github.com/acme/experts/.github/workflows/publish.yml@refs/tags/acme-v1.0.0
     """
-    pin = trusted.add(content(key), namespace, source=str(key), key_id=key_id, expires=day(expires), comment=comment)
+    if bool(key) == bool(identity) or bool(identity) != bool(issuer) or (key and trusted_root) or (key_id and not key):
+        raise UsageError("name a public key with --key, or an identity with --identity and --issuer")
+    if key:
+        source = str(key)
+        pin = trusted.add(content(key), namespace, source=source, key_id=key_id, expires=day(expires), comment=comment)
+    else:
+        pin = trusted.add_identity(
+            trusted.Identity(identity, issuer),
+            namespace,
+            root=content(trusted_root, "TrustedRoot JSON") if trusted_root else None,
+            source=str(trusted_root),
+            expires=day(expires),
+            comment=comment,
+        )
     click.echo(json.dumps(described(pin)) if as_json else f"{pin.id} may sign {pin.namespace!r}")
 
 
@@ -165,7 +189,7 @@ def unpin(name: str) -> None:
 @trust.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print pins, thresholds and revoked keys as JSON.")
 def list_(as_json: bool) -> None:
-    """List pinned and revoked keys.
+    """List pinned and revoked keys and identities.
 
     \b
     Example:
@@ -191,21 +215,24 @@ def list_(as_json: bool) -> None:
         )
         for pin in known.pins
     ]
-    click.echo(aligned(("namespace", "key", "expires", "needed", "pinned by", "comment"), rows))
+    click.echo(aligned(("namespace", "signer", "expires", "needed", "pinned by", "comment"), rows))
     if known.held:
         lines = [(name, ", ".join(one.keys), one.digest) for name, one in known.held.items()]
-        click.echo("\n" + aligned(("expert", "pinned to keys", "pinned to archive"), lines))
+        click.echo("\n" + aligned(("expert", "pinned to signers", "pinned to archive"), lines))
 
 
 @trust.command("remove")
 @click.argument("key_id")
 @click.option("--namespace", default="", help="Take it back there alone.  [default: everywhere]")
 def remove(key_id: str, namespace: str) -> None:
-    """Take back your pin of a key. KEY_ID may be cut to 8 digits.
+    """Take back your pin of a key or identity.
+
+    KEY_ID may be cut to 8 digits; of an identity, its issuer may be left out.
 
     \b
-    Example:
+    Examples:
       expert-cli trust remove sha256:4f2c1a90
+      expert-cli trust remove https://github.com/acme/experts/.github/workflows/publish.yml@refs/tags/acme-v1.0.0
     """
     for pin in trusted.remove(key_id, namespace):
         click.echo(f"{pin.id} may no longer sign {pin.namespace!r}")
@@ -215,7 +242,7 @@ def remove(key_id: str, namespace: str) -> None:
 @click.argument("key_id")
 @click.option("--reason", required=True, help="Why; shown whenever the key is met again.")
 def revoke(key_id: str, reason: str) -> None:
-    """Refuse a key from now on, wherever it is pinned.
+    """Refuse a key or identity from now on, wherever it is pinned.
 
     \b
     Example:
@@ -232,6 +259,8 @@ def revoke(key_id: str, reason: str) -> None:
 def require(namespace: str, count: int) -> None:
     """Demand COUNT different signers for a NAMESPACE.
 
+    An archive can be signed by many keys, and by one identity beside them.
+
     \b
     Example:
       expert-cli trust require acme 2
@@ -247,8 +276,8 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
-def content(path: Path) -> bytes:
-    """The bytes of a key file.
+def content(path: Path, form: str = "a public key in PEM") -> bytes:
+    """The bytes of a file of this form.
 
     Raises:
         UsageError: it cannot be read.
@@ -256,7 +285,7 @@ def content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as problem:
-        raise UsageError(f"{path} cannot be read: {problem.strerror}; name a public key in PEM") from problem
+        raise UsageError(f"{path} cannot be read: {problem.strerror}; name {form}") from problem
 
 
 def day(text: str | None) -> date | None:
@@ -273,4 +302,11 @@ def day(text: str | None) -> date | None:
 
 def described(pin: Pin) -> dict[str, Any]:
     """A pin as JSON holds it."""
-    return vars(pin) | {"expires": pin.expires.isoformat() if pin.expires else None}
+    told = vars(pin) | {"expires": pin.expires.isoformat() if pin.expires else None, "root": trusted.root_digest(pin)}
+    return told | provenance([pin.id])[0]
+
+
+def provenance(signers: Sequence[str]) -> list[dict[str, str]]:
+    """Who stands behind the ids of signers: keys, or identities with their issuers."""
+    found = [(one, trusted.identity_of(one)) for one in signers]
+    return [{"identity": who.name, "issuer": who.issuer} if who else {"key": one} for one, who in found]

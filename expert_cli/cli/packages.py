@@ -322,4 +322,4 @@ def report(entries: Sequence[Installed], as_json: bool) -> None:
 
 def vouched(entry: Installed) -> str:
     """Who signed an installed expert, in a word."""
-    return ", ".join(key[:19] for key in entry.signers) or "NOBODY"
+    return ", ".join(one if trusted.identity_of(one) else one[:19] for one in entry.signers) or "NOBODY"

@@ -1,5 +1,6 @@
-"""Keys and signatures; the only door to ``cryptography``."""
+"""Keys, identities and signatures; the only door to ``cryptography`` and ``sigstore``."""
 
+from expert_cli.signing import keyless
 from expert_cli.signing.bundle import About, Bundle, Listed, draft, parse, sign, signers
 from expert_cli.signing.keys import (
     CURVES,
@@ -22,6 +23,7 @@ __all__ = [
     "draft",
     "generate",
     "is_encrypted",
+    "keyless",
     "load_private",
     "load_public",
     "parse",

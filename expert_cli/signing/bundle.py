@@ -1,7 +1,7 @@
 """Statements and bundles: Sigstore v0.3 in OMS form, as OpenSSF Model Signing writes and reads it.
 
     statement ── in-toto: every member's name, size and sha256, and which expert they are
-    bundle    ── DSSE envelope around the statement, with any number of signatures
+    bundle    ── DSSE envelope around the statement, with any number of signatures, of which the first may be keyless
 
 What a bundle says is not to be believed before ``trust.Trust.check`` has matched its signatures with pinned keys.
 """
@@ -57,7 +57,8 @@ class Listed:
 class Bundle:
     """A parsed, unverified bundle. ``about`` is None in bundles of tools that know no experts.
 
-    ``signatures`` are pairs of the key's id, as the signer claims it, and the signature.
+    ``signatures`` are pairs of the key's id, as the signer claims it, and the signature. ``certified`` is what came
+    with the first of them where it is keyless: its certificate (DER in base64) and its entry in a transparency log.
     """
 
     payload: bytes
@@ -65,6 +66,11 @@ class Bundle:
     hint: str
     members: tuple[Listed, ...]
     about: About | None
+    certified: Mapping[str, Any] | None = None
+
+    def alone(self) -> bytes:
+        """The bundle with its keyless signature and no other, which is all that Sigstore's own tools read."""
+        return _bundle(self.payload, self.signatures[:1], self.certified or {})
 
 
 def draft(members: Iterable[Listed], about: About) -> bytes:
@@ -84,7 +90,7 @@ def draft(members: Iterable[Listed], about: About) -> bytes:
             "expert": vars(about) | {"requires": list(about.requires)},
         },
     }
-    return _bundle(_canonical(statement), (), "")
+    return _bundle(_canonical(statement), (), _by_key(""))
 
 
 def sign(bundle: bytes, key: PrivateKey) -> bytes:
@@ -97,8 +103,13 @@ def sign(bundle: bytes, key: PrivateKey) -> bytes:
     message = _message(parsed.payload)
     if any(key.public.verifies(signature, message) for _, signature in parsed.signatures):
         return bundle
-    hint = parsed.hint if parsed.signatures else key.public.hint
-    return _bundle(parsed.payload, (*parsed.signatures, (key.public.id, key.sign(message))), hint)
+    material = parsed.certified or _by_key(parsed.hint if parsed.signatures else key.public.hint)
+    return _bundle(parsed.payload, (*parsed.signatures, (key.public.id, key.sign(message))), material)
+
+
+def certify(bundle: Bundle, signature: bytes, material: Mapping[str, Any]) -> bytes:
+    """``bundle`` with a keyless ``signature`` before those that it has; ``material`` is what proves it."""
+    return _bundle(bundle.payload, (("", signature), *bundle.signatures), material)
 
 
 def signers(bundle: Bundle, keys: Iterable[PublicKey]) -> frozenset[str]:
@@ -129,7 +140,10 @@ def parse(data: bytes) -> Bundle:
     if bundle["mediaType"] != MEDIA_TYPE:
         raise VerificationError(f"signature.json: media type {bundle['mediaType']!r} is not supported{_NEXT}")
     members, about = _statement(statement)
-    return Bundle(payload, signatures, _hint(bundle["verificationMaterial"]), members, about)
+    material = bundle["verificationMaterial"]
+    if isinstance(material, Mapping) and "certificate" in material:
+        return Bundle(payload, signatures, "", members, about, _certified(material, signatures))
+    return Bundle(payload, signatures, _hint(material), members, about)
 
 
 def _envelope(data: Any) -> tuple[bytes, tuple[tuple[str, bytes], ...]]:
@@ -144,10 +158,23 @@ def _envelope(data: Any) -> tuple[bytes, tuple[tuple[str, bytes], ...]]:
     return _unbase64(envelope["payload"]), tuple(signatures)
 
 
+def _certified(data: Any, signatures: tuple[tuple[str, bytes], ...]) -> Mapping[str, Any]:
+    """The material of a keyless signature; its log entry is read by Sigstore's library alone."""
+    required = {"certificate", "tlogEntries"}
+    material = _object(data, "verificationMaterial", required, {"timestampVerificationData"})
+    _unbase64(_object(material["certificate"], "certificate", {"rawBytes"})["rawBytes"])
+    entries = material["tlogEntries"]
+    if not isinstance(entries, list) or len(entries) != 1:
+        raise VerificationError(f"signature.json: a keyless signature needs one transparency log entry{_NEXT}")
+    if not signatures or signatures[0][0]:
+        raise VerificationError(f"signature.json: the first signature is not the certificate's{_NEXT}")
+    return material
+
+
 def _hint(data: Any) -> str:
-    if isinstance(data, Mapping) and {"certificate", "x509CertificateChain"} & data.keys():
+    if isinstance(data, Mapping) and "x509CertificateChain" in data:
         raise VerificationError(
-            "signature.json: keyless (certificate) bundles are not supported; ask for a key signature"
+            "signature.json: chains of certificates are not supported; ask for a signature by a key, or a keyless one"
         )
     material = _object(data, "verificationMaterial", set(), {"publicKey", "tlogEntries"})
     if material.get("tlogEntries", []) != []:
@@ -223,15 +250,20 @@ def _object(data: Any, what: str, required: set[str], optional: set[str] | None 
     return data
 
 
-def _bundle(payload: bytes, signatures: tuple[tuple[str, bytes], ...], hint: str) -> bytes:
+def _by_key(hint: str) -> Mapping[str, Any]:
+    return {"publicKey": {"hint": hint}, "tlogEntries": []}
+
+
+def _bundle(payload: bytes, signatures: tuple[tuple[str, bytes], ...], material: Mapping[str, Any]) -> bytes:
+    pairs = [{"sig": base64.b64encode(one).decode()} | ({"keyid": key} if key else {}) for key, one in signatures]
     return _canonical(
         {
             "mediaType": MEDIA_TYPE,
-            "verificationMaterial": {"publicKey": {"hint": hint}, "tlogEntries": []},
+            "verificationMaterial": material,
             "dsseEnvelope": {
                 "payload": base64.b64encode(payload).decode(),
                 "payloadType": PAYLOAD_TYPE,
-                "signatures": [{"sig": base64.b64encode(one).decode(), "keyid": key} for key, one in signatures],
+                "signatures": pairs,
             },
         }
     )

@@ -1,4 +1,4 @@
-"""Who may sign what: public keys pinned per publisher namespace.
+"""Who may sign what: public keys, and identities that sign without one, pinned per publisher namespace.
 
 A namespace is an expert's name, or the part of it before a ``-``: keys of ``acme`` may sign ``acme`` and
 ``acme-sql``. The longest namespace that matches a name alone decides, so that pinning ``acme-sql`` takes it away from
@@ -11,22 +11,40 @@ and not yet revoked, and anyone who can write to ``$EXPERT_HOME``.
 
 from __future__ import annotations
 
-from expert_cli.trust.file import add, dump, hold, load, only, release, remove, require, revoke, rotate
+from expert_cli.signing.keyless import Identity, identity_of
+from expert_cli.trust.file import (
+    add,
+    add_identity,
+    dump,
+    hold,
+    load,
+    only,
+    release,
+    remove,
+    require,
+    revoke,
+    root_digest,
+    rotate,
+)
 from expert_cli.trust.pins import ANY, Held, Pin, Trust
 
 __all__ = [
     "ANY",
     "Held",
+    "Identity",
     "Pin",
     "Trust",
     "add",
+    "add_identity",
     "dump",
     "hold",
+    "identity_of",
     "load",
     "only",
     "release",
     "remove",
     "require",
     "revoke",
+    "root_digest",
     "rotate",
 ]

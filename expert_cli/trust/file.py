@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from typing import Any
 from expert_cli import paths, signing
 from expert_cli.errors import ManifestError, UsageError
 from expert_cli.manifest import parse_json
+from expert_cli.signing import keyless
 from expert_cli.trust.pins import ANY, Held, Pin, Trust, key_of
 
 FORMAT = 1
@@ -62,21 +64,48 @@ def add(
         UsageError: it is no usable key, not the one that ``key_id`` names, revoked, or the namespace is malformed.
     """
     key = signing.load_public(pem, source)
-    if not _NAMESPACE.fullmatch(namespace):
-        raise UsageError(f"{namespace!r} is no namespace; write an expert's name, its first words, or '*'")
     if key_id and key_id not in (key.id, key.hint, key.id.removeprefix("sha256:")):
         raise UsageError(f"{source} is {key.id} and not {key_id}; do not trust it before you know why")
-    if key.id in (load().revoked or {}):
-        raise UsageError(f"{key.id} is revoked; ask its publisher for the key that replaced it")
+    return _pin(Pin(namespace, key.id, key.pem.decode(), expires, comment))
+
+
+def add_identity(
+    who: keyless.Identity,
+    namespace: str,
+    *,
+    root: bytes | None = None,
+    source: str = "the trusted root",
+    expires: date | None = None,
+    comment: str = "",
+) -> Pin:
+    """Pin an identity for ``namespace``; ``root`` is the trusted root of another instance than the public Sigstore.
+
+    Raises:
+        UsageError: identity, root or namespace are malformed, it is revoked, or Sigstore's library is not installed.
+    """
+    keyless.installed()
+    if who.fault:
+        raise UsageError(f"{who.fault}; write them as the certificate has them")
+    if not who.issuer.startswith(("https://", "http://")):
+        raise UsageError(f"{who.issuer!r} is no issuer; write its address, as https://token.actions.githubusercontent.com")
+    text = keyless.trusted_root(root, source) if root is not None else ""
+    return _pin(Pin(namespace, who.id, "", expires, comment, root=text))
+
+
+def _pin(pin: Pin) -> Pin:
+    """Write one pin in place of an earlier one of the same signer."""
+    if not _NAMESPACE.fullmatch(pin.namespace):
+        raise UsageError(f"{pin.namespace!r} is no namespace; write an expert's name, its first words, or '*'")
+    if pin.id in (load().revoked or {}):
+        raise UsageError(f"{pin.id} is revoked; ask its publisher who signs instead")
     own = _read(_path(), "user")
-    pin = Pin(namespace, key.id, key.pem.decode(), expires, comment)
-    kept = tuple(other for other in own.pins if (other.namespace, other.id) != (namespace, key.id))
+    kept = tuple(other for other in own.pins if (other.namespace, other.id) != (pin.namespace, pin.id))
     _write(replace(own, pins=(*kept, pin)))
     return pin
 
 
 def remove(key_id: str, namespace: str = "") -> tuple[Pin, ...]:
-    """Take back the user's pins of a key, in one namespace or in all.
+    """Take back the user's pins of a key or identity, in one namespace or in all.
 
     Raises:
         UsageError: there is none.
@@ -84,7 +113,7 @@ def remove(key_id: str, namespace: str = "") -> tuple[Pin, ...]:
     own = _read(_path(), "user")
     gone = tuple(pin for pin in own.pins if _is(pin.id, key_id) and namespace in ("", pin.namespace))
     if not gone:
-        raise UsageError(f"no key {key_id} of yours is pinned here; see: expert-cli trust list")
+        raise UsageError(f"no key or identity {key_id} of yours is pinned here; see: expert-cli trust list")
     _write(replace(own, pins=tuple(pin for pin in own.pins if pin not in gone)))
     return gone
 
@@ -105,7 +134,7 @@ def rotate(pem: bytes, namespace: str, old: str, *, source: str = "the key", exp
 
 
 def revoke(key_id: str, reason: str) -> str:
-    """Refuse a key from now on, wherever it is pinned, shipped pins included; return its full id.
+    """Refuse a key or identity from now on, wherever it is pinned, shipped pins included; return its full id.
 
     Raises:
         UsageError: no pin has it and ``key_id`` is not a full id.
@@ -124,11 +153,13 @@ def require(namespace: str, threshold: int) -> None:
     """Demand ``threshold`` different signers for ``namespace``.
 
     Raises:
-        UsageError: fewer keys are pinned there.
+        UsageError: fewer are pinned there. However many identities are, only one of them can sign a bundle.
     """
-    pinned = len({pin.id for pin in load().pins if pin.namespace == namespace})
-    if not 1 <= threshold <= pinned:
-        raise UsageError(f"{namespace!r} has {pinned} keys; pin more, or demand between 1 and {pinned}")
+    pins = {pin.id: pin for pin in load().pins if pin.namespace == namespace}.values()
+    keys, identities = sum(bool(pin.pem) for pin in pins), any(not pin.pem for pin in pins)
+    if not 1 <= threshold <= (most := keys + identities):
+        also = " and identities, of which one may sign," if identities else ""
+        raise UsageError(f"{namespace!r} has {keys} keys{also}; pin more, or demand between 1 and {most}")
     own = _read(_path(), "user")
     _write(replace(own, thresholds={**(own.thresholds or {}), namespace: threshold}))
 
@@ -175,6 +206,8 @@ def release(name: str) -> Held:
 
 
 def _is(full: str, given: str) -> bool:
+    if who := keyless.identity_of(full):
+        return given in (full, who.name)
     return full.startswith((given, f"sha256:{given}")) and len(given.removeprefix("sha256:")) >= 8
 
 
@@ -200,6 +233,19 @@ def _read(path: Path, origin: str) -> Trust:
             )
             for entry in data["keys"]
         )
+        roots = {str(digest): _compact(root) for digest, root in dict(data.get("roots", {})).items()}
+        pins += tuple(
+            Pin(
+                namespace=str(entry["namespace"]),
+                id=keyless.Identity(str(entry["identity"]), str(entry["issuer"])).id,
+                pem="",
+                expires=date.fromisoformat(entry["expires"]) if entry["expires"] else None,
+                comment=str(entry["comment"]),
+                origin=origin,
+                root=roots[entry["root"]] if entry["root"] else "",
+            )
+            for entry in data.get("identities", [])
+        )
         held = {
             str(name): Held(tuple(map(str, entry["keys"])), str(entry["digest"]))
             for name, entry in dict(data.get("held", {})).items()
@@ -207,9 +253,18 @@ def _read(path: Path, origin: str) -> Trust:
         trust = Trust(pins, dict(data["thresholds"]), dict(data["revoked"]), held)
     except (KeyError, TypeError, ValueError) as problem:
         raise ManifestError(str(path), [f"malformed ({problem!r}); restore it or move it away"]) from problem
-    if wrong := [pin.id for pin in pins if key_of(pin).id != pin.id]:
+    if wrong := [pin.id for pin in pins if pin.pem and key_of(pin).id != pin.id]:
         raise ManifestError(str(path), [f"the key under {one} has another id; remove it" for one in wrong])
     return trust
+
+
+def _compact(root: Any) -> str:
+    return json.dumps(root, sort_keys=True, separators=(",", ":"))
+
+
+def root_digest(pin: Pin) -> str:
+    """The sha256 in hex of the trusted root of an identity; empty where it is the public one."""
+    return hashlib.sha256(pin.root.encode()).hexdigest() if pin.root else ""
 
 
 def dump(
@@ -219,17 +274,19 @@ def dump(
     held: Mapping[str, Held] | None = None,
 ) -> bytes:
     """The content of a trust file, as it ships with the tool and lies in ``$EXPERT_HOME``."""
-    keys: list[dict[str, Any]] = [
-        {
-            "namespace": pin.namespace,
-            "id": pin.id,
-            "pem": pin.pem,
-            "expires": pin.expires.isoformat() if pin.expires else None,
-            "comment": pin.comment,
-        }
-        for pin in pins
-    ]
-    data = {"format": FORMAT, "keys": keys, "thresholds": dict(thresholds), "revoked": dict(revoked)}
+    keys, identities, roots = list[dict[str, Any]](), list[dict[str, Any]](), dict[str, Any]()
+    for pin in pins:
+        expires = pin.expires.isoformat() if pin.expires else None
+        entry = {"namespace": pin.namespace, "expires": expires, "comment": pin.comment}
+        if who := pin.identity:
+            identities.append(entry | {"identity": who.name, "issuer": who.issuer, "root": root_digest(pin)})
+        else:
+            keys.append(entry | {"id": pin.id, "pem": pin.pem})
+        if pin.root:
+            roots[root_digest(pin)] = json.loads(pin.root)
+    data: dict[str, Any] = {"format": FORMAT, "keys": keys, "thresholds": dict(thresholds), "revoked": dict(revoked)}
+    if identities:
+        data |= {"identities": identities, "roots": roots}
     if held:
         data["held"] = {name: {"keys": list(one.keys), "digest": one.digest} for name, one in held.items()}
     return (json.dumps(data, indent=1, sort_keys=True) + "\n").encode()
