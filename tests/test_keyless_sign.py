@@ -144,10 +144,13 @@ hashed = hashing.Config().set_ignored_paths(paths=[signature])
 if verb == "sign":
     made = signing.Config().use_sigstore_signer(identity_token=text, trust_config=config)
     made.set_hashing_config(hashed).sign(folder, signature)
-else:
-    made = verifying.Config().use_sigstore_verifier(identity=text, oidc_issuer=issuer, trust_config=config)
+    sys.exit("accepted")
+made = verifying.Config().use_sigstore_verifier(identity=text, oidc_issuer=issuer, trust_config=config)
+try:
     made.set_hashing_config(hashed).verify(folder, signature)
-print("accepted")
+except Exception as problem:
+    sys.exit(f"refused {problem!r}")
+sys.exit("accepted")
 """
 
 
@@ -155,9 +158,9 @@ def tool(verb: str, folder: Path, config: Path, text: str) -> bool:
     """Whether the public tool signs or verifies ``folder``; ``text`` is a token or an identity."""
     assert TOOL
     words = [Path(TOOL).with_name("python"), "-c", TOOL_CODE, verb, folder, config, text, ME.issuer]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0 or "Error" in done.stderr, done.stderr
-    return done.stdout.endswith("accepted\n")
+    last = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60).stderr.splitlines()[-1]
+    assert last.startswith(("accepted", "refused")), last
+    return last == "accepted"
 
 
 @needs_tool
@@ -168,6 +171,10 @@ def test_the_tool_accepts_ours(running: Web, tmp_path: Path) -> None:  # noqa: F
     (folder / "signature.json").write_bytes(keyless.sign(bundle, token(), config))
     assert tool("verify", folder, config, WORKFLOW)
     assert not tool("verify", folder, config, WORKFLOW.replace("acme", "evil"))
+    alone = (folder / "signature.json").read_bytes()
+    (folder / "signature.json").write_bytes(signing.sign(alone, KEY))
+    assert not tool("verify", folder, config, WORKFLOW), "FORMAT.md says that a key's signature beside it is ours alone"
+    (folder / "signature.json").write_bytes(alone)
     (folder / "card.md").write_text("# evil\n")
     assert not tool("verify", folder, config, WORKFLOW)
 

@@ -319,7 +319,7 @@ def test_a_pinned_expert_stays_with_its_signer(call: Call, tmp_path: Path) -> No
     code, _, err = call("install", other)
     assert (code, store.installed()[0].version) == (3, "0.1.0")
     assert "did not sign this one" in err
-    assert KEY.public.id in call("trust", "list")[1].partition("pinned to keys")[2]
+    assert KEY.public.id in call("trust", "list")[1].partition("pinned to signers")[2]
     assert data(call("trust", "list", "--json"))["held"] == {"sql": {"keys": [KEY.public.id], "digest": ""}}
     call("trust", "unpin", "sql")
     assert call("install", other)[0] == 0

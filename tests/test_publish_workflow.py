@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ from github_api import TOKEN, GitHub
 from test_archive import run
 from web import clean, serve
 
-from expert_cli import signing
+from expert_cli import archive, signing, trust
 from expert_cli.sources import remote
 
 yaml = pytest.importorskip("yaml", reason="the workflow is read with PyYAML")
@@ -123,3 +124,29 @@ def test_dirty_repository_is_refused(author: Path) -> None:
     (author / "grammar.gbnf").write_text('root ::= "SELECT 2"\n')
     with pytest.raises(ChildProcessError, match="SELECT 2"):
         do("check", "Pack it twice and compare", author)
+
+
+def test_the_workflow_signs_as_itself_too(author: Path, tmp_path: Path) -> None:
+    """With Sign keyless, whoever has publisher.pub and whoever trusts the workflow alone can both verify."""
+    pytest.importorskip("sigstore", reason="Sigstore's library is not installed; it is in the dev extra")
+    from sigstore_instance import GITHUB, Instance
+    from sigstore_instance import WORKFLOW as IDENTITY
+
+    instance = Instance()
+    do("check", "Pack it twice and compare", author)
+    key = (tmp_path / "me.key").read_text()
+    do("publish", "Sign", author, SIGNING_KEY=key, EXPERT_KEY_PASSPHRASE=PASSPHRASE)
+    with serve(instance) as web:
+        config = tmp_path / "sigstore.json"
+        config.write_text(json.dumps(instance.config(web.url)))
+        given = {"GITHUB_ACTIONS": "true", "SIGSTORE_TRUST_CONFIG": str(config)}
+        with pytest.raises(ChildProcessError, match="the identity cannot be used"):  # without id-token: write
+            do("publish", "Sign keyless", author, **given)
+        given["ACTIONS_ID_TOKEN_REQUEST_URL"] = f"{web.url}/token?api-version=2"
+        told = do("publish", "Sign keyless", author, ACTIONS_ID_TOKEN_REQUEST_TOKEN="ambient", **given)
+    assert f"is signed by {IDENTITY} via {GITHUB}" in told
+    pin = trust.Pin("sql", trust.Identity(IDENTITY, GITHUB).id, "", root=json.dumps(instance.root()))
+    path = author / "dist/expert-sql-nano.v0.1.0.expert"
+    assert archive.verify(path, trust.Trust((pin,))).signers == (pin,)
+    assert WORKFLOW["jobs"]["publish"]["permissions"]["id-token"] == "write"
+    assert "[sigstore]" in WORKFLOW["jobs"]["publish"]["env"]["EXPERT_CLI"]
