@@ -290,6 +290,19 @@ def test_check(pins: tuple[Pin, ...], needed: int, make: Callable[[], bytes], ex
         assert {pin.id for pin in known.check(signing.parse(make()), "sql", TODAY)} == expected
 
 
+def without_stamps(bundle: dict[str, Any]) -> None:
+    bundle["verificationMaterial"]["timestampVerificationData"] = {}
+
+
+def with_no_stamps(bundle: dict[str, Any]) -> None:
+    bundle["verificationMaterial"]["timestampVerificationData"] = {"rfc3161Timestamps": []}
+
+
+@pytest.mark.parametrize("change", [without_stamps, with_no_stamps, lambda bundle: bundle["dsseEnvelope"]["signatures"][0].update(keyid="")])
+def test_what_other_tools_write_alike(change: Change, offline: None) -> None:
+    assert Trust((PIN,)).check(signing.parse(changed(change)()), "sql", TODAY) == (PIN,)
+
+
 def test_a_file_keeps_identities(home: Path) -> None:
     pins = [trust.add_identity(ME, name, root=ROOT.encode()) for name in ("sql", "acme")]
     pins.append(trust.add_identity(trust.Identity("me@acme.example", "https://accounts.google.com"), "acme"))
