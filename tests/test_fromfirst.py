@@ -122,7 +122,7 @@ REFUSED = [
     ("; FROM a SELECT b", "does not begin with FROM"),
     ("DROP TABLE a FROM b SELECT c", "does not begin with FROM"),
     ("FROM a", "without FROM or SELECT"),
-    ("SELECT a", "without FROM or SELECT"),
+    ("SELECT a WHERE b", "without FROM or SELECT"),
     ("FROM a SELECT b UNION", "without FROM or SELECT"),
     ("UNION FROM a SELECT b", "without FROM or SELECT"),
     ("FROM a SELECT b WHERE c WHERE d", "two WHERE clauses"),

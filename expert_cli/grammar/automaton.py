@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
-from expert_cli.grammar.nodes import Choice, Class, Literal, Node, Repeat, Sequence
+from expert_cli.grammar.nodes import Choice, Class, Literal, Node, Repeat, Sequence, Token
 
 LAST = 0x10FFFF
 TOKEN_BIT = 1 << 256  # what a special token begins with; no byte does
 MOST_POSITIONS = 400  # of a terminal; larger ones are not made
 MOST_STATES = 2000  # pairs of state sets to visit; beyond that every byte counts as an extension
+MOST_STEPS = 50_000  # of those pairs, each by one range of characters; likewise
 EVERY_BYTE = (1 << 256) - 1
 
 Span = tuple[int, int]
@@ -210,6 +211,14 @@ def meet(one: Node, other: Node) -> bool:
     return any(ended and other_ended for ended, other_ended, _ in _side_by_side(one, other))
 
 
+def effort(one: Node, other: Node) -> int:
+    """Steps that :func:`extensions` and :func:`meet` take for two nodes, at most; 1 for literals and tokens."""
+    if isinstance(one, Literal | Token) or isinstance(other, Literal | Token):
+        return 1
+    left, right = len(automaton(one).chars), len(automaton(other).chars)
+    return min(left * right * (left + right), MOST_STEPS)
+
+
 def _side_by_side(one: Node, other: Node) -> Iterator[tuple[bool, bool, int]]:
     """For the texts that begin texts of both: whether each is whole, and the bytes that go on in ``other``."""
     left, right = automaton(one), automaton(other)
@@ -217,6 +226,7 @@ def _side_by_side(one: Node, other: Node) -> Iterator[tuple[bool, bool, int]]:
     start = frozenset((0,))
     seen = {(start, start)}
     pending = [(start, start)]
+    steps = 0
     while pending:
         states, others = pending.pop()
         leading = 0
@@ -228,7 +238,8 @@ def _side_by_side(one: Node, other: Node) -> Iterator[tuple[bool, bool, int]]:
                 if pair[0] and pair not in seen:
                     seen.add(pair)
                     pending.append(pair)
-        if len(seen) > MOST_STATES:
+        steps += len(classes)
+        if len(seen) > MOST_STATES or steps > MOST_STEPS:
             yield True, True, EVERY_BYTE
             return
         yield left.accepts(states) and states != start, right.accepts(others), leading

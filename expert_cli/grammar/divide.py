@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from expert_cli.grammar.automaton import automaton, extensions, lead_bytes
+from expert_cli.grammar.automaton import automaton, effort, extensions, lead_bytes
 from expert_cli.grammar.bind import Closed
+from expert_cli.grammar.bounds import Work, check_expressions
 from expert_cli.grammar.follow import Body, Follow, bits_of
 from expert_cli.grammar.lexemes import WHOLE, Division, parts
 from expert_cli.grammar.nodes import Class, Literal, Node, Token
@@ -29,19 +30,19 @@ def divide(closed: Closed) -> Division:
     Names and literals are first looked at as any of their kind: where none at all could run into anything, nothing is
     divided, and the answer serves every grammar of the same shape.
     """
-    root = closed.instances[0].kind
+    root, work = closed.instances[0].kind, Work()
     shapes = {(rule.kind, shape(rule)[1]): rule for rule in closed.instances}
     key = frozenset(shapes)
     if key not in _whole:
         if len(_whole) > MOST:
             _whole.clear()
         bodies = [(rule.kind, parts(shape(rule)[0], WHOLE), rule.shapes) for rule in shapes.values()]
-        _whole[key] = not any(hazards(bodies, root))
+        _whole[key] = not any(hazards(bodies, root, work))
     if _whole[key]:
         return WHOLE
     division = WHOLE
     while True:
-        found = hazards([(rule.kind, parts(rule.node, division), rule.kinds) for rule in closed.instances], root)
+        found = hazards([(rule.kind, parts(rule.node, division), rule.kinds) for rule in closed.instances], root, work)
         if not any(found):
             return division
         division = Division(_refined(division.cuts, found[0]), division.open_ | found[1])
@@ -60,10 +61,15 @@ def _refined(cuts: Mapping[str, tuple[str, ...]], new: Mapping[str, int]) -> dic
     return refined
 
 
-def hazards(bodies: Iterable[Body], root: str) -> Hazards:
-    """Where a terminal of ``bodies`` runs into another one although what follows it may go on with the same byte."""
-    follow = Follow(bodies, root)
+def hazards(bodies: Iterable[Body], root: str, work: Work) -> Hazards:
+    """Where a terminal of ``bodies`` runs into another one although what follows it may go on with the same byte.
+
+    Raises:
+        GrammarError: it would take more ``work`` than is left.
+    """
+    follow = Follow(bodies, root, work)
     terminals = follow.terminals
+    check_expressions(sum(not isinstance(node, Literal | Token) for node in terminals))
     bytes_of = {bits: follow.first_bytes(bits) for bits in set(follow.next)}
     after = [bytes_of[bits] for bits in follow.next]
     rivals = follow.rivals()
@@ -81,6 +87,7 @@ def hazards(bodies: Iterable[Body], root: str) -> Hazards:
         begins = machine.first_bytes()
         for other in bits_of(rivals[place]):
             rival = terminals[other]
+            work.spend(1)
             if isinstance(rival, Literal):
                 if not begins & _lead(rival.text[0]):
                     continue
@@ -88,8 +95,10 @@ def hazards(bodies: Iterable[Body], root: str) -> Hazards:
                     cuts[rival.text] = at
                 if not isinstance(node, Class) and machine.goes_on(rival.text) & after[other]:
                     open_.add(node)
-            elif not isinstance(rival, Token | Class) and extensions(node, rival) & after[place]:
-                open_.add(rival)
+            elif not isinstance(rival, Token | Class):
+                work.spend(effort(node, rival))
+                if extensions(node, rival) & after[place]:
+                    open_.add(rival)
     return cuts, frozenset(open_)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from expert_cli.grammar.bind import Closed
+from expert_cli.grammar.bounds import check_rules
 from expert_cli.grammar.divide import divide
 from expert_cli.grammar.lexemes import Division, Part, Terminal, parts
 from expert_cli.grammar.nodes import Choice, Class, Literal, Node, Reference, Repeat, Sequence, Token
@@ -28,15 +29,17 @@ def lark(closed: Closed, vocabulary: Vocabulary) -> str:
     """``closed`` for llguidance.
 
     Raises:
-        GrammarError: the vocabulary lacks a token that the grammar names.
+        GrammarError: the vocabulary lacks a token that the grammar names, or the grammar is beyond all bounds.
     """
+    check_rules({rule.name: tuple(rule.names.values()) for rule in closed.instances}, closed.instances[0].name)
     division = divide(closed)
-    lines = ["%llguidance {}"]
-    for index, rule in enumerate(closed.instances):
+    # a start of its own: the root may mention itself
+    lines = ["%llguidance {}", f"start: {_rule(closed.instances[0].name)}"]
+    for rule in closed.instances:
         names = rule.names
         pieces = _emitted(rule.node, division, vocabulary)
         text = "".join([piece if isinstance(piece, str) else _rule(names[piece.name]) for piece in pieces])
-        lines.append(f"{_rule(rule.name) if index else 'start'}: {text}")
+        lines.append(f"{_rule(rule.name)}: {text}")
     return "\n".join(lines) + "\n"
 
 

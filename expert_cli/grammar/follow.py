@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from expert_cli.grammar.automaton import TOKEN_BIT, automaton, lead_bytes, leads, meet, spans
+from expert_cli.grammar.automaton import TOKEN_BIT, automaton, effort, lead_bytes, leads, meet, spans
+from expert_cli.grammar.bounds import Work
 from expert_cli.grammar.lexemes import Part, Terminal
 from expert_cli.grammar.nodes import Class, Literal, Node, Reference, Token
 from expert_cli.grammar.shape import KINDS
@@ -21,7 +22,8 @@ class Follow:
     Repetitions count as unlimited and rules of one name as alternatives: what is found is never too little.
     """
 
-    def __init__(self, bodies: Iterable[Body], root: str) -> None:
+    def __init__(self, bodies: Iterable[Body], root: str, work: Work) -> None:
+        self._work = work
         self.terminals: list[Node] = []
         self._numbers: dict[Node, int] = {}
         self._names: dict[str, int] = {}
@@ -53,6 +55,7 @@ class Follow:
                 together[group] = together.get(group, 0) | self.next[number]
             rivals = [0] * len(self.terminals)
             for active in {self.start, *together.values()}:
+                self._work.spend(active.bit_count())
                 for number in bits_of(active):
                     rivals[number] |= active
             joined = self._joined(groups, rivals)
@@ -67,7 +70,11 @@ class Follow:
             if isinstance(node, Literal | Token):
                 continue
             for other in bits_of(rivals[number]):
-                if groups[other] != groups[number] and _overlap(node, self.terminals[other]):
+                self._work.spend(1)
+                if groups[other] == groups[number]:
+                    continue
+                self._work.spend(effort(node, self.terminals[other]))
+                if _overlap(node, self.terminals[other]):
                     old, new = groups[other], groups[number]
                     groups = [new if group == old else group for group in groups]
         return groups
@@ -132,6 +139,7 @@ class Follow:
         pending = list(range(len(self._productions)))
         while pending:
             rule, symbols = self._productions[pending.pop()]
+            self._work.spend(len(symbols))
             bits, empty = self._first_of(symbols)
             if bits | self._first[rule] != self._first[rule] or (empty and not self._empty[rule]):
                 self._first[rule] |= bits
@@ -170,6 +178,7 @@ class Follow:
         pending = list(range(self._symbols))
         while pending:
             rule = pending.pop()
+            self._work.spend(len(inherits[rule]))
             for symbol in inherits[rule]:
                 if symbol < 0:
                     following[~symbol] |= follow[rule]

@@ -12,7 +12,7 @@ from itertools import takewhile
 from typing import Any
 
 import numpy as np
-from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 from tokenizers import Tokenizer
 
 from expert_cli.errors import GrammarError
@@ -27,6 +27,9 @@ COMPILED = 64  # grammars kept compiled
 # Runs of characters whose tokens are all allowed at once inside identifiers and strings: llguidance then skips them.
 # The second must hold no character that the strings of our grammars lack, or it never applies.
 SLICES = (r"[a-zA-Z0-9_]{1,30}", r"[^'\x00-\x1F]{1,30}")
+
+# A scope may have 10,000 columns, each of which may come next.
+_LIMITS = LLParserLimits(max_items_in_row=20_000)
 
 _tokenizers: OrderedDict[int, tuple[Vocabulary, Any]] = OrderedDict()
 _explored: OrderedDict[Any, Explored] = OrderedDict()
@@ -84,7 +87,9 @@ class Matcher:
     def forced(self) -> list[int]:
         """Tokens that must follow, as the tokenizer would write them; empty where there is a choice."""
         if self._place.forced is None:
-            found = self._engine().matcher.compute_ff_tokens()
+            engine = self._engine().matcher
+            found = engine.compute_ff_tokens()
+            _check(engine)
             special = self.vocabulary.special if self._standing else frozenset[int]()
             self._place.forced = tuple(takewhile(lambda token: token not in special, found))
         if self._place.forced:
@@ -156,7 +161,10 @@ class Matcher:
         """The engine, having read all that was read."""
         if self._reader.read < len(self._read):
             reader = self._reader = self._reader.reading()
-            reader.matcher.try_consume_tokens(self._read[reader.read :])
+            behind = self._read[reader.read :]
+            if reader.matcher.try_consume_tokens(behind) != len(behind):
+                _check(reader.matcher)
+                raise GrammarError(f"the matcher lost its place in {self.written!r}; report this")
             reader.read = len(self._read)
         return self._reader
 
@@ -240,7 +248,7 @@ def explored(vocabulary: Vocabulary, template: str, binding: Binding, state: Any
         _explored.move_to_end(key)
         return _explored[key]
     closed = bind(template, _Given(rules), state)
-    matcher = LLMatcher(tokenizer(vocabulary), emit.lark(closed, vocabulary), log_level=0)
+    matcher = LLMatcher(tokenizer(vocabulary), emit.lark(closed, vocabulary), log_level=0, limits=_LIMITS)
     if matcher.is_error():
         raise GrammarError(f"the grammar cannot be compiled: {_reason(matcher)}; check its template")
     found = _explored[key] = Explored(matcher)
@@ -269,4 +277,6 @@ def _check(matcher: Any) -> None:
 
 def _reason(matcher: Any) -> str:
     lines: Sequence[str] = matcher.get_error().splitlines()
+    if lines and lines[0].startswith("NoExtension"):
+        return "the grammar allows nothing here that the base's tokens can write"
     return lines[0] if lines else "unknown matcher error"

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from expert_cli.grammar import gbnf
+from expert_cli.grammar.bounds import MOST_MODES, MOST_OPENINGS, MOST_RULES
 from expert_cli.grammar.nodes import Grammar, Node, closure, mentions, references, rename, without
 from expert_cli.grammar.source import Fault, Source
 
@@ -76,12 +77,23 @@ def _marked(grammar: Grammar, mark: str) -> set[str]:
 def _declared(text: str) -> Source:
     """``text`` with its modes written out and each ``from-X`` of an opening hook declared as a hook."""
     source = gbnf.read(text)
-    for placeholder, modes in _MODES.findall(text):
-        source = _copied(source, "-" + placeholder, modes.split())
+    declared = [(placeholder, modes.split()) for placeholder, modes in _MODES.findall(text)]
     opens = _marked(source.grammar, "opens")
+    if len(declared) > MOST_MODES or any(len(modes) > MOST_MODES for _, modes in declared):
+        return _refused(source, f"more than {MOST_MODES} modes; a template needs a handful")
+    if len(opens) > MOST_OPENINGS:
+        return _refused(source, f"more than {MOST_OPENINGS} hooks open a scope; a template needs a handful")
+    for placeholder, modes in declared:
+        source = _copied(source, "-" + placeholder, modes)
+        if len(source.grammar.rules) > MOST_RULES:
+            return _refused(source, f"its modes make more than {MOST_RULES} rules; write fewer")
     openings = {f"{one}-{rule}" for one in opens for rule in source.grammar.rules}
     hooks = dict(source.grammar.hooks) | dict.fromkeys(openings & source.used.keys() - source.grammar.rules.keys(), "")
     return replace(source, grammar=Grammar(source.grammar.rules, hooks))
+
+
+def _refused(source: Source, message: str) -> Source:
+    return replace(source, faults=(*source.faults, Fault(1, 1, message)))
 
 
 def _copied(source: Source, ending: str, modes: Iterable[str]) -> Source:

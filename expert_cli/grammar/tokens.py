@@ -11,6 +11,8 @@ from typing import Any
 
 from expert_cli.errors import BaseModelError, GrammarError
 
+MOST = 1 << 22  # tokens of a vocabulary
+
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
@@ -76,12 +78,17 @@ def vocabulary(text: str, ends: Sequence[str], size: int = 0, name: str = "token
         raise BaseModelError(
             f"{name}: no end token {', '.join(missing) or 'is named'}; correct the base manifest's 'end'"
         )
-    most = max((ids | added).values()) + 1
-    pieces = [b""] * max(size, most)
-    for piece, index in ids.items():
-        pieces[index] = _bytes_of(piece) if bytewise else _sentence_piece(piece)
-    for piece, index in added.items():
-        pieces[index] = piece.encode()
+    numbers = [*ids.values(), *added.values()]
+    if not all(type(index) is int and 0 <= index < MOST for index in numbers):
+        raise BaseModelError(f"{name}: token ids go from 0 to {MOST - 1} at most; fetch the base model again")
+    pieces = [b""] * max(size, max(numbers) + 1)
+    try:
+        for piece, index in ids.items():
+            pieces[index] = _bytes_of(piece) if bytewise else _sentence_piece(piece)
+        for piece, index in added.items():
+            pieces[index] = piece.encode()
+    except ValueError as problem:
+        raise BaseModelError(f"{name}: a token is no text ({problem}); fetch the base model again") from problem
     ids |= added
     return Vocabulary(text, len(pieces), tuple(pieces), tuple(ids[end] for end in ends), ids, special)
 

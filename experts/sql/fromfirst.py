@@ -243,6 +243,8 @@ def _read(text: str) -> str:
 
 def _turned(clauses: Mapping[str, str], text: str) -> str:
     """One scope, SELECT first."""
+    if clauses.keys() == {"SELECT"}:  # of constants
+        return f"SELECT {clauses['SELECT']}"
     if "FROM" not in clauses or "SELECT" not in clauses:
         raise _unreadable(text, "a scope without FROM or SELECT")
     rest = [f"{word} {clauses[word]}" for word in CLAUSES if word in clauses]

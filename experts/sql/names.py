@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import count, islice
 
 from expert_cli.errors import ContextError
 from expert_cli.grammar.bind import NEVER
@@ -212,7 +213,8 @@ class NamesBinding:
         widened = {event.scope for event in state if event.kind == "joined"}
         texts = [text for text, source in self._candidates(scope) if scope.joined(source) not in widened]
         closed = sum(event.kind == "derived" for event in state)
-        alias = self.free_name("d{}", closed + 1, {source.name for source in scope.visible()})
+        free = (number for number in count(1) if f"d{number}" not in self.taken)
+        alias = f"d{next(islice(free, closed, None))}"
         texts.append(f'"(" query-{self.label(Scope(scope.named))} ")" " AS " {_text(alias)}')
         return " | ".join(texts)
 

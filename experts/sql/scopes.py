@@ -99,6 +99,7 @@ class _Reading:
         self.cte = ""
         self.derived: tuple[str, ...] = ()
         self.closed = 0
+        self.taken = {name.lower() for name in tables}
         self.stack: list[_Query] = []
         self.words = [(match.group(), match.start(), match.end()) for match in WORD.finditer(text)]
 
@@ -226,7 +227,7 @@ class _Reading:
 
     def alias(self, place: int, word: str, query: _Query) -> None:
         number = _DERIVED.fullmatch(word)
-        if number is None or int(number[1]) <= self.closed:
+        if number is None or int(number[1]) <= self.closed or word in self.taken:
             return
         before = query.scope or Scope(query.context.named, query.context.outer)
         source, text = Source(word, self.derived), query.name
