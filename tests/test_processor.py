@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from grammar_cases import Open
 from test_binding import TEMPLATE, shop
 from tiny_qwen3 import save
 from transformers import AutoModelForCausalLM, LogitsProcessorList
@@ -56,22 +57,35 @@ def generated(folder: Path, ids: list[int], processor: GrammarProcessor, **optio
 
 
 @pytest.mark.parametrize("surface", ["pointers", "pointers-select", "names"])
-def test_the_same_tokens_in_every_loop(folder: Path, tmp_path: Path, vocabulary: tokens.Vocabulary, surface: str) -> None:
+def test_the_same_tokens_in_every_loop(
+    folder: Path, tmp_path: Path, vocabulary: tokens.Vocabulary, surface: str
+) -> None:
     gguf.write(qwen3.contents(folder), tmp_path / "tiny.gguf", "f32")
     llama, reference = LlamaModel(tmp_path / "tiny.gguf", threads=1, exact=True), HfModel(folder)
     ends = frozenset(vocabulary.ends)
     for text in ("<s>singer<t0> name<c0><q>how many?<sql>", "<s><q>show all singers<sql>", "<s><q>x<sql>"):
         ids = llama.tokenize(text)
         start = matcher(vocabulary, surface)
-        one, other = (
-            decode.greedy(model, ids, start.fork(), ends, max_tokens=LONGEST) for model in (llama, reference)
-        )
+        one, other = (decode.greedy(model, ids, start.fork(), ends, max_tokens=LONGEST) for model in (llama, reference))
         assert one.tokens == other.tokens
         (third,) = generated(folder, ids, GrammarProcessor(start, len(ids)), do_sample=False)
         written = [token for token in third if token not in ends]
         size = min(len(one.tokens), LONGEST)
         assert written[:size] == list(one.tokens)[:size]
         assert len(written) > 5
+
+
+@pytest.mark.parametrize("only", ["東京 タワー", "naïve 🚀 SELECT COUNT(*)", "DESC ŁŁ"])
+def test_a_run_that_must_follow_is_written_as_our_loop_writes_it(
+    folder: Path, vocabulary: tokens.Vocabulary, only: str
+) -> None:
+    """Its later tokens may cut a character: seen from there, the tokenizer would write the rest in another way."""
+    model, ends = HfModel(folder), frozenset(vocabulary.ends)
+    ids = model.tokenize("<s><q>x<sql>")
+    start = Matcher(vocabulary, f'root ::= "{only}" ("1" | "2")', Open())
+    expected = decode.greedy(model, ids, start.fork(), ends, max_tokens=LONGEST)
+    (found,) = generated(folder, ids, GrammarProcessor(start, len(ids)), do_sample=False)
+    assert [token for token in found if token not in ends] == list(expected.tokens)
 
 
 def test_beams_and_samples_stay_in_the_grammar(folder: Path, vocabulary: tokens.Vocabulary) -> None:

@@ -28,6 +28,7 @@ class GrammarProcessor(LogitsProcessor):  # type: ignore[misc]
         self.prompt = prompt
         self._start = matcher
         self._known: dict[tuple[int, ...], Matcher] = {(): matcher}
+        self._due: dict[tuple[int, ...], list[int]] = {}  # by row, the rest of a run that must follow
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """``scores``, shape (rows, vocabulary), with minus infinity where the grammar refuses.
@@ -39,12 +40,15 @@ class GrammarProcessor(LogitsProcessor):  # type: ignore[misc]
         known = {row: self._at(row) for row in dict.fromkeys(rows)}
         self._known = known | {(): self._start}
         masked = torch.full_like(scores, -torch.inf)
+        due, self._due = self._due, {}
         for place, row in enumerate(rows):
             ends = self._start.vocabulary.ends
             ended = any(token in ends for token in row)
             # where only one text may follow, it is written with the tokenizer's own tokens, as our loop does
-            forced = [] if ended else known[row].forced()[:1]
-            allowed = np.asarray(ends) if ended else np.asarray(forced) if forced else known[row].options()
+            forced = [] if ended else due.get(row) or known[row].forced()
+            if forced[1:]:
+                self._due[(*row, forced[0])] = forced[1:]
+            allowed = np.asarray(ends) if ended else np.asarray(forced[:1]) if forced else known[row].options()
             chosen = torch.as_tensor(allowed, device=scores.device)
             masked[place, chosen] = scores[place, chosen]
         return masked
