@@ -79,7 +79,7 @@ class Work:
 def load(subject: Subject, *, narrow: bool) -> LlamaModel:
     """The subject's model as chat loads it."""
     model = LlamaModel(subject.file, threads=1, rows=1, context=min(subject.context, 4000), narrow=narrow)
-    model.together = pace.threshold(subject.file, 1, model.seconds)
+    model.pace = pace.chosen(subject.file, 1, model.seconds)
     return model
 
 
@@ -132,7 +132,7 @@ def written(subject: Subject, chosen: Sequence[Case], repeats: int, peers: int) 
         meter.run("transformers + xgrammar", lambda: generator.write(gold, generator.xgrammar(text)))  # noqa: B023
     return {
         "cases": len(chosen), "tokens": sum(len(gold) for _, _, gold in work.items), "choices": sessions[0][1],
-        "together": ours.together, "narrow": ours.narrows,
+        "pace": ours.pace, "narrow": ours.narrows,
         "ms": {name: [round(one, 3) for one in spent] for name, spent in meter.spent.items()},
     }  # fmt: skip
 

@@ -105,7 +105,7 @@ def _llama(base: Base, adapter: Adapter | None, rows: int, threads: int | None) 
     model = LlamaModel(
         path, threads=1 if small else threads, context=base.manifest.context, rows=rows, narrow=not small
     )
-    model.together = pace.threshold(path, model.threads, model.seconds)
+    model.pace = pace.chosen(path, model.threads, model.seconds)
     return model
 
 

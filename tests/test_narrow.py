@@ -11,7 +11,7 @@ from tiny_qwen3 import PROMPTS, save
 
 from expert_cli.grammar import tokens
 from expert_cli.grammar.matcher import Matcher
-from expert_cli.runtime import decode, gguf, header, narrow, qwen3
+from expert_cli.runtime import decode, gguf, header, narrow, pace, qwen3
 from expert_cli.runtime.llama import LlamaModel
 
 TOLERANCE = {"f32": 1e-4, "f16": 2e-2, "bf16": 1e-1, "q8_0": 1e-1}
@@ -37,8 +37,8 @@ def test_logits(folders: dict[bool, Path], quantisation: str, tied: bool) -> Non
     model = load(folders[tied], quantisation, narrowed=True)
     assert model.narrows
     prompt, draw = model.tokenize(PROMPTS[0]), np.random.default_rng(0)
-    for together in (2, 17):
-        model.together = together
+    for policy in pace.POLICIES:
+        model.pace = pace.Pace.of(policy)
         for rows in ROWS:
             options = [draw.choice(model.vocabulary, draw.integers(1, 40), replace=False) for _ in rows]
             model.prefill(prompt)

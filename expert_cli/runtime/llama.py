@@ -17,7 +17,9 @@ from llama_cpp import _ggml
 from expert_cli.errors import BaseModelError, UsageError
 from expert_cli.runtime import header
 from expert_cli.runtime import narrow as narrowing
+from expert_cli.runtime import pace as pacing
 from expert_cli.runtime.decode import Indices
+from expert_cli.runtime.pace import Pace
 from expert_cli.runtime.weights import Floats
 
 PROMPT = 0
@@ -99,8 +101,8 @@ class LlamaModel:
         self._nfc = self._metadata(header.NFC) != "false"
         self.reused = 0
         """How many tokens of the last prompt were already known."""
-        self.together = 2
-        """Tokens from which one row's are decoded in one batch; fewer go one at a time. See :mod:`.pace`."""
+        self.pace = Pace.of(pacing.BATCH)
+        """How one row's tokens are fed."""
         self._pieces: dict[int, bytes] = {}
         self._prompt: list[int] = []
         self._prompt_logits: Floats = np.empty((0, self.vocabulary), np.float32)
@@ -183,20 +185,16 @@ class LlamaModel:
         self._live = [(sequence, start + len(tokens)) for sequence, start, tokens in parts]
         return parts
 
-    def seconds(self, count: int, logits: bool) -> float:
-        """How long a batch of ``count`` tokens takes, with the logits of the last one or with none.
-
-        Forgets the prompt.
-        """
+    def seconds(self, count: int, policy: str) -> float:
+        """How long a run of ``count`` tokens takes under a policy of :mod:`.pace`; forgets the prompt."""
         self._prompt, self._live = [], []
         llama_cpp.llama_memory_clear(self._memory, False)
-        row = np.empty((1, self.vocabulary), np.float32)
-        for place in range(count):
-            self._put(place, PROMPT, place, 0, logits and place == count - 1)
+        kept, self.pace = self.pace, Pace.of(policy)
         start = time.perf_counter()
-        self._run(count, {count - 1: 0} if logits else {}, lambda outputs: self._copy(outputs, row))
+        self._decode([(PROMPT, 0, [0] * count)])
         llama_cpp.llama_synchronize(self._context)
         spent = time.perf_counter() - start
+        self.pace = kept
         llama_cpp.llama_memory_clear(self._memory, False)
         return spent
 
@@ -236,7 +234,8 @@ class LlamaModel:
     def _feed(self, parts: Sequence[Part], take: Take, *, cut: bool = False) -> None:
         """Decode the parts in batches and ``take`` the outputs of each; ``cut`` leaves their logits out."""
         outputs: dict[int, int] = {}  # place in the batch -> part
-        most = 1 if len(parts) == 1 and len(parts[0][2]) < self.together else BATCH
+        most = 1 if len(parts) == 1 and len(parts[0][2]) < self.pace.together else BATCH
+        plain = most == 1 and self.pace.steps == pacing.PLAIN
         count = 0
         for part, (sequence, start, tokens) in enumerate(parts):
             for offset, token in enumerate(tokens):
@@ -244,7 +243,7 @@ class LlamaModel:
                     self._run(count, outputs, take, cut)
                     count = 0
                 last = offset == len(tokens) - 1
-                self._put(count, sequence, start + offset, token, last)
+                self._put(count, sequence, start + offset, token, last or plain)
                 if last:
                     outputs[count] = part
                 count += 1
