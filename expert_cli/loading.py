@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from expert_cli.runtime.bases import Base
 
 BACKENDS = ("llama", "hf")
+DECODERS = ("llguidance", "native")
 
 
 @dataclass(frozen=True)
@@ -71,30 +72,44 @@ def load(
     candidates: int | None = None,
     prefer_rows: int = PREFER_ROWS,
     threads: int | None = None,
+    decoder: str = "llguidance",
 ) -> Expert:
     """An installed expert by name, or one from its parts; its model is loaded with the first question.
 
     ``adapter=False`` asks its base alone, ``grammar=False`` lets the model write freely; ``candidates`` replaces the
     manifest's number, ``prefer_rows`` is explained at :class:`Expert`, ``threads`` is the most that one
-    model may use.
+    model may use. ``decoder="native"`` constrains by llama.cpp's own grammar and checks each output.
 
     Raises:
-        UsageError: it is not installed, or there is no such backend.
+        UsageError: it is not installed, there is no such backend or decoder, or the two do not go together.
         BaseModelError: its base is unknown.
     """
     if backend not in BACKENDS:
         raise UsageError(f"no backend {backend!r}; choose {' or '.join(BACKENDS)}")
+    if decoder not in DECODERS:
+        raise UsageError(f"no decoder {decoder!r}; choose {' or '.join(DECODERS)}")
+    if decoder == "native" and not (grammar and backend == "llama"):
+        raise UsageError("the decoder native is llama.cpp's grammar: leave the grammar in, and use the backend llama")
     parts = Parts.installed(source) if isinstance(source, str) else source
     manifest, base = parts.manifest, parts.base.manifest
     decoding = replace(manifest.decoding, candidates=candidates or manifest.decoding.candidates)
     identity = Identity(manifest.name, manifest.version, parts.digest, base.id, base.digest, adapter, grammar)
     writer = partial(
-        _writer, parts, adapter=adapter, grammar=grammar, backend=backend, rows=decoding.candidates, threads=threads
+        _writer,
+        parts,
+        adapter=adapter,
+        grammar=grammar,
+        backend=backend,
+        rows=decoding.candidates,
+        threads=threads,
+        decoder=decoder,
     )
     return Expert(task.load(manifest.task.name), identity, writer, decoding, prefer_rows)
 
 
-def _writer(parts: Parts, *, adapter: bool, grammar: bool, backend: str, rows: int, threads: int | None) -> Writer:
+def _writer(
+    parts: Parts, *, adapter: bool, grammar: bool, backend: str, rows: int, threads: int | None, decoder: str
+) -> Writer:
     from expert_cli.writer import Adapter, open_writer
 
     return open_writer(
@@ -104,4 +119,5 @@ def _writer(parts: Parts, *, adapter: bool, grammar: bool, backend: str, rows: i
         backend=backend,
         rows=rows,
         threads=threads,
+        decoder=decoder,
     )

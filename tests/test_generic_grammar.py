@@ -64,7 +64,7 @@ def test_llama_cpp_takes_it(tmp_path: Path) -> None:
     folder = save(tmp_path)
     gguf.write(qwen3.contents(folder), folder / "tiny.gguf", "f16")
     model = LlamaModel(folder / "tiny.gguf", threads=1)
-    sampler = llama_cpp.llama_sampler_init_grammar(model._vocabulary, TEXT.encode(), b"root")
+    sampler = llama_cpp.llama_sampler_init_grammar(model.words, TEXT.encode(), b"root")
     assert sampler
     for token in model.tokenize("SELECT x FROM t WHERE y IN (1, 2)"):
         llama_cpp.llama_sampler_accept(sampler, token)

@@ -150,14 +150,14 @@ class Failing:
     after = 0
     count = 0
 
-    def __init__(self, *given: Any, inner: Any = None, **options: Any) -> None:
-        self.inner = inner if inner is not None else REAL(*given, **options)
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
     def deep_copy(self) -> Failing:
-        return Failing(inner=self.inner.deep_copy())
+        return Failing(self.inner.deep_copy())
 
     def unsafe_compute_mask_ptr(self, pointer: int, size: int) -> None:
         Failing.count += 1
@@ -170,7 +170,7 @@ class Failing:
         return "lexer error: a limit, injected"
 
 
-REAL = matching.LLMatcher
+REAL = matching.compiled
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -180,7 +180,7 @@ def test_a_fault_of_the_matcher_while_decoding_gives_no_answer(
     chat: Any, parts: Parts, monkeypatch: pytest.MonkeyPatch, after: int, options: tuple[str, ...]
 ) -> None:
     matching._explored.clear()
-    monkeypatch.setattr(matching, "LLMatcher", Failing)
+    monkeypatch.setattr(matching, "compiled", lambda *given: Failing(REAL(*given)))
     monkeypatch.setattr(Failing, "after", after)
     monkeypatch.setattr(Failing, "count", 0)
     try:
@@ -197,7 +197,7 @@ def test_an_engine_that_loses_its_place_is_an_error(monkeypatch: pytest.MonkeyPa
         """Reads nothing and says so, without an error."""
 
         def deep_copy(self) -> Deaf:
-            return Deaf(inner=self.inner.deep_copy())
+            return Deaf(self.inner.deep_copy())
 
         def try_consume_tokens(self, tokens: list[int]) -> int:
             return 0
@@ -207,7 +207,7 @@ def test_an_engine_that_loses_its_place_is_an_error(monkeypatch: pytest.MonkeyPa
     for follower in (first, second):
         follower.consume(VOCABULARY.size - 256 + ord("a"))  # the second time without asking the engine
     monkeypatch.setattr(Failing, "after", 10**9)
-    second._reader = matching.Engine(Deaf(inner=second._reader.matcher.deep_copy()), 0)
+    second._reader = matching.Engine(Deaf(second._reader.matcher.deep_copy()), 0)
     second._place.mask = second._place.forced = None
     with pytest.raises(GrammarError, match="lost its place"):
         second.mask()

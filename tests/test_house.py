@@ -37,7 +37,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "torch": ("expert_cli/training/", "expert_cli/runtime/hf.py", "expert_cli/runtime/processor.py"),
     "transformers": ("expert_cli/training/", "expert_cli/runtime/hf.py", "expert_cli/runtime/processor.py"),
     "peft": ("expert_cli/training/", "expert_cli/runtime/hf.py", "expert_cli/runtime/processor.py"),
-    "llama_cpp": ("expert_cli/runtime/llama.py",),
+    "llama_cpp": ("expert_cli/runtime/llama.py", "expert_cli/runtime/native.py"),
     "llguidance": ("expert_cli/grammar/matcher.py", "expert_cli/grammar/tokens.py"),
     "sqlglot": ("experts/sql/",),
     "sqlite3": ("experts/sql/",),

@@ -46,7 +46,7 @@ class Native:
         self.close()
         self.state = state
         grammar = emit.gbnf(bind(TEMPLATE, self.binding, state))
-        self.sampler = llama_cpp.llama_sampler_init_grammar(self.model._vocabulary, grammar.encode(), b"root")
+        self.sampler = llama_cpp.llama_sampler_init_grammar(self.model.words, grammar.encode(), b"root")
         assert self.sampler, f"llama.cpp refuses\n{grammar}"
         for token in self.taken:
             assert token in self.allowed()

@@ -199,9 +199,7 @@ def list_(as_json: bool) -> None:
     if as_json:
         pins = [described(pin) for pin in known.pins]
         held = {name: vars(one) for name, one in (known.held or {}).items()}
-        click.echo(
-            json.dumps({"keys": pins, "thresholds": known.thresholds, "revoked": known.revoked, "held": held})
-        )
+        click.echo(json.dumps({"keys": pins, "thresholds": known.thresholds, "revoked": known.revoked, "held": held}))
         return
     thresholds, revoked = known.thresholds or {}, known.revoked or {}
     rows = [

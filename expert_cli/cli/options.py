@@ -32,6 +32,13 @@ SHARED = (
         show_default=True,
         help="What runs the model.",
     ),
+    click.option(
+        "--decoder",
+        type=click.Choice(loading.DECODERS),
+        default=loading.DECODERS[0],
+        show_default=True,
+        help="What constrains it; native is llama.cpp's own grammar, each output of which is checked.",
+    ),
 )
 
 
@@ -50,6 +57,7 @@ def opener(
     base_only: bool,
     no_grammar: bool,
     backend: str,
+    decoder: str,
     threads: int | None = None,
 ) -> Callable[[], Expert]:
     """What loads the expert that the options name; picklable, for worker processes."""
@@ -57,6 +65,7 @@ def opener(
         loading.load,
         name,
         backend=backend,
+        decoder=decoder,
         adapter=not base_only,
         grammar=not no_grammar,
         candidates=candidates,

@@ -50,8 +50,9 @@ MEMORY = 0.98
 @click.option("--resume/--no-resume", default=True, help="Go on from the last checkpoint, or remove all.")
 @click.option("--steps", type=click.IntRange(1), help="Train for this many steps, not for those of the manifest.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: PyTorch's choice]")
-@click.option("--precision", type=click.Choice(["bf16", "f32"]), default="bf16", show_default=True,
-              help="Of the matrix products.")
+@click.option(
+    "--precision", type=click.Choice(["bf16", "f32"]), default="bf16", show_default=True, help="Of the matrix products."
+)
 @click.option(
     "--evaluate",
     "when",

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from expert_cli.grammar.bind import Closed
-from expert_cli.grammar.bounds import check_rules
 from expert_cli.grammar.divide import divide
 from expert_cli.grammar.lexemes import Division, Part, Terminal, parts
 from expert_cli.grammar.nodes import Choice, Class, Literal, Node, Reference, Repeat, Sequence, Token
@@ -29,9 +28,8 @@ def lark(closed: Closed, vocabulary: Vocabulary) -> str:
     """``closed`` for llguidance.
 
     Raises:
-        GrammarError: the vocabulary lacks a token that the grammar names, or the grammar is beyond all bounds.
+        GrammarError: the vocabulary lacks a token that the grammar names.
     """
-    check_rules({rule.name: tuple(rule.names.values()) for rule in closed.instances}, closed.instances[0].name)
     division = divide(closed)
     # a start of its own: the root may mention itself
     lines = ["%llguidance {}", f"start: {_rule(closed.instances[0].name)}"]

@@ -1,4 +1,4 @@
-"""Which tokens may come next: one matcher for every backend, and the only door to llguidance.
+"""Which tokens may come next: one matcher for every engine, and the only door to llguidance.
 
 A scope event (the binding's state changes) turns to the grammar of the new state and follows the tokens so far.
 """
@@ -6,18 +6,18 @@ A scope event (the binding's state changes) turns to the grammar of the new stat
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import takewhile
 from typing import Any
 
 import numpy as np
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 from tokenizers import Tokenizer
 
 from expert_cli.errors import GrammarError
 from expert_cli.grammar import emit
-from expert_cli.grammar.bind import bind
+from expert_cli.grammar.bind import Closed, bind
+from expert_cli.grammar.bounds import check_rules
 from expert_cli.grammar.places import Engine, Explored, Indices, Mask, Place
 from expert_cli.grammar.standing import Stand, Standing, Stands, widened
 from expert_cli.grammar.tokens import Vocabulary
@@ -28,8 +28,14 @@ COMPILED = 64  # grammars kept compiled
 # The second must hold no character that the strings of our grammars lack, or it never applies.
 SLICES = (r"[a-zA-Z0-9_]{1,30}", r"[^'\x00-\x1F]{1,30}")
 
-# A scope may have 10,000 columns, each of which may come next.
-_LIMITS = LLParserLimits(max_items_in_row=20_000)
+MOST_ITEMS = 20_000  # that may come next: a scope may have 10,000 columns
+
+Compile = Callable[[Closed, Vocabulary], Any]
+"""Makes an engine's matcher, at the start of a closed grammar.
+
+It has the methods of llguidance's LLMatcher that are used here: ``try_consume_tokens``, ``unsafe_compute_mask_ptr``,
+``compute_ff_tokens``, ``is_accepting``, ``deep_copy``, ``is_error`` and ``get_error``.
+"""
 
 _tokenizers: OrderedDict[int, tuple[Vocabulary, Any]] = OrderedDict()
 _explored: OrderedDict[Any, Explored] = OrderedDict()
@@ -42,6 +48,7 @@ class Matcher:
         vocabulary: of the base model that decodes.
         template: GBNF text with hooks.
         binding: gives the hooks their names.
+        compile: the engine; llguidance where none is given.
 
     ``written`` is the text of the consumed tokens, as far as it is whole characters.
 
@@ -49,7 +56,8 @@ class Matcher:
         GrammarError: the template is malformed, cannot be bound or is too large.
     """
 
-    def __init__(self, vocabulary: Vocabulary, template: str, binding: Binding) -> None:
+    def __init__(self, vocabulary: Vocabulary, template: str, binding: Binding, compile: Compile | None = None) -> None:
+        self._compile = compile or compiled
         self.vocabulary = vocabulary
         self.template = template
         self.binding = binding
@@ -134,7 +142,7 @@ class Matcher:
 
     def _turn(self) -> None:
         """Turn to the grammar of the present state, and follow what was read."""
-        self._explored = explored(self.vocabulary, self.template, self.binding, self._state)
+        self._explored = explored(self.vocabulary, self.template, self.binding, self._state, self._compile)
         self._place: Place = self._explored.start
         self._reader = Engine(self._explored.compiled, 0)
         self._reader.shared = True
@@ -225,6 +233,8 @@ def tokenizer(vocabulary: Vocabulary) -> Any:
     """llguidance's tokenizer for ``vocabulary``, made once."""
     key = id(vocabulary)
     if key not in _tokenizers:
+        from llguidance import LLTokenizer, TokenizerWrapper
+
         built = LLTokenizer(TokenizerWrapper(_Tokens(vocabulary)), eos_token=list(vocabulary.ends), slices=list(SLICES))
         _tokenizers[key] = (vocabulary, built)
     return _tokenizers[key][1]
@@ -235,23 +245,38 @@ def _stands(vocabulary: Vocabulary) -> Stands:
     return Stands(vocabulary)
 
 
-def explored(vocabulary: Vocabulary, template: str, binding: Binding, state: Any) -> Explored:
+def compiled(closed: Closed, vocabulary: Vocabulary) -> Any:
+    """llguidance's matcher at the start of ``closed``.
+
+    Raises:
+        GrammarError: llguidance refuses it.
+    """
+    from llguidance import LLMatcher, LLParserLimits
+
+    limits = LLParserLimits(max_items_in_row=MOST_ITEMS)
+    matcher = LLMatcher(tokenizer(vocabulary), emit.lark(closed, vocabulary), log_level=0, limits=limits)
+    if matcher.is_error():
+        raise GrammarError(f"the grammar cannot be compiled: {_reason(matcher)}; check its template")
+    return matcher
+
+
+def explored(
+    vocabulary: Vocabulary, template: str, binding: Binding, state: Any, compile: Compile = compiled
+) -> Explored:
     """The grammar that ``binding`` gives for ``state``, compiled; the last :data:`COMPILED` ones are kept.
 
     Raises:
-        GrammarError: the template or the binding is at fault, or llguidance refuses the grammar.
+        GrammarError: the template or the binding is at fault, or the engine refuses the grammar.
     """
     rules = binding.rules(state)
     stand_ins = binding.stand_ins if isinstance(binding, Standing) else ()
-    key = (vocabulary, template, frozenset(rules.items()), stand_ins)
+    key = (vocabulary, template, frozenset(rules.items()), stand_ins, compile)
     if key in _explored:
         _explored.move_to_end(key)
         return _explored[key]
     closed = bind(template, _Given(rules), state)
-    matcher = LLMatcher(tokenizer(vocabulary), emit.lark(closed, vocabulary), log_level=0, limits=_LIMITS)
-    if matcher.is_error():
-        raise GrammarError(f"the grammar cannot be compiled: {_reason(matcher)}; check its template")
-    found = _explored[key] = Explored(matcher)
+    check_rules({rule.name: tuple(rule.names.values()) for rule in closed.instances}, closed.instances[0].name)
+    found = _explored[key] = Explored(compile(closed, vocabulary))
     if len(_explored) > COMPILED:
         _explored.popitem(last=False)
     return found

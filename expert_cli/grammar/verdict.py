@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from tokenizers import Tokenizer
 
 from expert_cli.errors import GrammarError
-from expert_cli.grammar.matcher import Matcher
+from expert_cli.grammar.matcher import Compile, Matcher
+from expert_cli.grammar.tokens import Vocabulary
+from expert_cli.task import Binding
 
 SHOWN = 12
 """Continuations named where a text is refused."""
@@ -33,6 +36,22 @@ def judge(matcher: Matcher, text: str) -> Verdict:
     if matcher.complete():
         return Verdict(True, len(text))
     return Verdict(False, len(text), _expected(matcher))
+
+
+def fault(
+    vocabulary: Vocabulary, grammar: str, binding: Binding, tokens: Sequence[int], compile: Compile
+) -> GrammarError | None:
+    """What is wrong with ``tokens``, all that a model wrote before its end mark, in the eyes of an engine.
+
+    ``grammar`` is the template; its scopes are opened anew as ``tokens`` write them.
+    """
+    matcher = Matcher(vocabulary, grammar, binding, compile)
+    try:
+        for token in tokens:
+            matcher.consume(token)
+    except GrammarError as problem:
+        return problem
+    return None if matcher.complete() else GrammarError(f"{matcher.written!r} is no whole sentence of the grammar")
 
 
 @lru_cache(maxsize=4)

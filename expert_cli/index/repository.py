@@ -133,9 +133,7 @@ class Repository:
         """Say that a version is no longer to be chosen; an empty ``reason`` takes it back."""
         return self._edit(name, lambda known: known.yank(version, reason), index, days)
 
-    def deprecate(
-        self, name: str, reason: str, index: PrivateKey, days: int = DAYS, replacement: str = ""
-    ) -> Document:
+    def deprecate(self, name: str, reason: str, index: PrivateKey, days: int = DAYS, replacement: str = "") -> Document:
         """Say that an expert is no longer cared for and what to use; an empty ``reason`` takes it back."""
         return self._edit(name, lambda known: known.deprecate(reason, replacement), index, days)
 

@@ -82,8 +82,8 @@ class LlamaModel:
         self._model: Any = llama_cpp.llama_model_load_from_file(os.fsencode(path), _model_params())
         if not self._model:
             raise header.damaged(path, "; ".join(_complaints) or "llama.cpp refused it")
-        self._vocabulary: Any = llama_cpp.llama_model_get_vocab(self._model)
-        self.vocabulary: int = llama_cpp.llama_vocab_n_tokens(self._vocabulary)
+        self.words: Any = llama_cpp.llama_model_get_vocab(self._model)
+        self.vocabulary: int = llama_cpp.llama_vocab_n_tokens(self.words)
         self.context: int = context or llama_cpp.llama_model_n_ctx_train(self._model)
         params = _context_params(self.context, rows, self.threads, exact)
         self._head = narrowing.head(path, tensors) if narrow else None
@@ -116,7 +116,7 @@ class LlamaModel:
         raw = (unicodedata.normalize("NFC", text) if self._nfc else text).encode("utf-8")
         size = len(raw) + 8
         tokens = (llama_cpp.llama_token * size)()
-        count = llama_cpp.llama_tokenize(self._vocabulary, raw, len(raw), tokens, size, False, True)
+        count = llama_cpp.llama_tokenize(self.words, raw, len(raw), tokens, size, False, True)
         if count < 0:
             raise BaseModelError(f"{self.path}: llama.cpp cannot tokenize {text[:40]!r}; rephrase the question")
         return list(tokens[:count])
@@ -125,7 +125,7 @@ class LlamaModel:
         """What ``token`` writes; special tokens write their own name."""
         if token not in self._pieces:
             buffer = ctypes.create_string_buffer(512)
-            size = llama_cpp.llama_token_to_piece(self._vocabulary, token, buffer, 512, 0, True)
+            size = llama_cpp.llama_token_to_piece(self.words, token, buffer, 512, 0, True)
             if size < 0:
                 raise BaseModelError(f"{self.path}: token {token} has no text; the model and its vocabulary disagree")
             self._pieces[token] = buffer.raw[:size]

@@ -87,7 +87,9 @@ def add_identity(
     if who.fault:
         raise UsageError(f"{who.fault}; write them as the certificate has them")
     if not who.issuer.startswith(("https://", "http://")):
-        raise UsageError(f"{who.issuer!r} is no issuer; write its address, as https://token.actions.githubusercontent.com")
+        raise UsageError(
+            f"{who.issuer!r} is no issuer; write its address, as https://token.actions.githubusercontent.com"
+        )
     text = keyless.trusted_root(root, source) if root is not None else ""
     return _pin(Pin(namespace, who.id, "", expires, comment, root=text))
 
