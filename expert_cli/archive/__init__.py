@@ -135,7 +135,7 @@ def verify(
 def _opened(path: Path) -> Iterator[BinaryIO]:
     """An opened archive; whatever is found wrong with it is told as a failed verification of this file."""
     try:
-        file = path.open("rb")
+        file = path.open("rb", buffering=0)  # whole zstd blocks are read, which a buffer would copy
     except OSError as problem:
         raise UsageError(f"{path} cannot be read: {problem.strerror}; name an .expert file") from problem
     with file:
@@ -212,11 +212,17 @@ def _stream(entry: container.Entry, expected: str, into: Path | None) -> tuple[w
     """Check the weights while they are hashed and written."""
     digest = hashlib.sha256()
     reader = weights.Reader(entry.name, entry.size)
-    consumers: list[fanout.Consumer] = [digest.update, reader.feed]
+    consumers: list[fanout.Consumer] = [digest.update]
+
+    def checked() -> Iterator[memoryview]:
+        for chunk in entry.chunks:
+            reader.feed(chunk)
+            yield chunk
+
     with ExitStack() as opened:
         if into:
             consumers.append(opened.enter_context((into / entry.name).open("xb")).write)
-        fanout.feed(entry.chunks, consumers)
+        fanout.feed(checked(), consumers)
     _same_digest(entry.name, digest.hexdigest(), expected)
     return reader.close()
 

@@ -1,8 +1,7 @@
 """The bytes of an archive: one zstd frame around a strict ustar. It knows names and sizes, not experts.
 
 A container has exactly one valid form. Every header read is rebuilt from the name and size it states and must equal
-what was read, so nothing can hide in a field that a reader ignores. Reading decompresses one zstd block (at most 128
-KiB) at a time, so memory stays bounded. ``packaging/FORMAT.md`` is the specification.
+what was read, so nothing can hide in a field that a reader ignores. ``packaging/FORMAT.md`` is the specification.
 """
 
 from __future__ import annotations
@@ -15,26 +14,14 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
+from expert_cli.archive.frame import CHUNK, Readable, frame
 from expert_cli.errors import ExpertError, VerificationError
 
 LEVEL = 3
-MAX_WINDOW = 8 << 20
-MAX_CONTENT = 8 << 30
 MAX_MEMBERS = 64
-MAX_RATIO = 200
-"""How many bytes one compressed byte may become, once :data:`RATIO_FREE` bytes are out."""
-RATIO_FREE = 64 << 20
 BLOCK = 512
-CHUNK = 1 << 20
 
-_MAGIC = b"\x28\xb5\x2f\xfd"
-_FOREIGN = {
-    b"\x1f\x8b": "a gzip file, not an archive of ours",
-    b"PK\x03\x04": "a ZIP file, not an archive of ours",
-    b"PK\x05\x06": "a ZIP file, not an archive of ours",
-}
 _TYPES = {
     b"1": "a hard link",
     b"2": "a symbolic link",
@@ -51,12 +38,6 @@ _TYPES = {
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
-
-
-class Readable(Protocol):
-    """What is read from: ``read`` returns at most ``count`` bytes, and none only at the end."""
-
-    def read(self, count: int, /) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -184,72 +165,6 @@ def write(contents: Mapping[str, Path | bytes], target: Path) -> str:
     return digest.hexdigest()
 
 
-def frame(file: Readable) -> Iterator[bytes]:
-    """Decompress the one zstd frame that ``file`` must consist of, block by block.
-
-    Raises:
-        VerificationError: anything before, after or inside it that :func:`write` would not have written.
-    """
-    import zstandard
-
-    start = file.read(18)
-    parameters = _frame_parameters(start)
-    length = zstandard.frame_header_size(start)
-    source = _Source(file, start[length:])
-    decoder = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).decompressobj()
-    produced = 0
-    try:
-        decoder.decompress(start[:length])
-        last = False
-        while not last:
-            mark = source.exactly(3)
-            flags = int.from_bytes(mark, "little")
-            last, kind, size = bool(flags & 1), flags >> 1 & 3, flags >> 3
-            if kind == 3 or size > 128 << 10:
-                raise VerificationError(f"a damaged zstd block{_NEXT}")
-            data = decoder.decompress(mark) + decoder.decompress(source.exactly(1 if kind == 1 else size))
-            produced += len(data)
-            if produced > RATIO_FREE and produced > MAX_RATIO * source.consumed:
-                raise VerificationError(f"a decompression bomb: {produced} bytes from {source.consumed}{_NEXT}")
-            yield data
-        if parameters.has_checksum:
-            decoder.decompress(source.exactly(4))
-    except zstandard.ZstdError as problem:
-        raise VerificationError(f"damaged compressed data ({problem}){_NEXT}") from problem
-    if produced != parameters.content_size:
-        raise VerificationError(f"{produced} bytes unpacked, {parameters.content_size} declared{_NEXT}")
-    rest = source.rest()
-    if rest[:4] == _MAGIC or rest[1:4] == b"\x2a\x4d\x18":
-        raise VerificationError(f"a second zstd frame after the first{_NEXT}")
-    if rest:
-        raise VerificationError(f"bytes after the end of the archive{_NEXT}")
-
-
-def _frame_parameters(start: bytes) -> Any:
-    import zstandard
-
-    for magic, meaning in _FOREIGN.items():
-        if start.startswith(magic):
-            raise VerificationError(f"{meaning}{_NEXT}")
-    if start[1:4] == b"\x2a\x4d\x18":
-        raise VerificationError(f"a skippable zstd frame{_NEXT}")
-    if not start.startswith(_MAGIC):
-        raise VerificationError(f"not an expert archive: it does not begin with a zstd frame{_NEXT}")
-    try:
-        parameters = zstandard.get_frame_parameters(start)
-    except zstandard.ZstdError as problem:
-        raise VerificationError(f"a damaged or truncated zstd header ({problem}){_NEXT}") from problem
-    if parameters.dict_id:
-        raise VerificationError(f"a zstd frame that needs a dictionary{_NEXT}")
-    if parameters.content_size in (zstandard.CONTENTSIZE_UNKNOWN, zstandard.CONTENTSIZE_ERROR):
-        raise VerificationError(f"a zstd frame that does not declare its content size{_NEXT}")
-    if parameters.window_size > MAX_WINDOW:
-        raise VerificationError(f"a zstd window of {parameters.window_size} bytes; at most {MAX_WINDOW}{_NEXT}")
-    if parameters.content_size > MAX_CONTENT:
-        raise VerificationError(f"{parameters.content_size} bytes declared; at most {MAX_CONTENT}{_NEXT}")
-    return parameters
-
-
 def _parse(block: bytes) -> tuple[str, int]:
     """The name and size that a header states."""
     if block[148:156] != f"{checksum(block):06o}\0 ".encode():
@@ -291,28 +206,6 @@ def _chunks(data: Path | bytes) -> Iterator[bytes]:
     with data.open("rb") as file:
         while chunk := file.read(CHUNK):
             yield chunk
-
-
-class _Source:
-    """Exact reads from a file, its first bytes already taken."""
-
-    def __init__(self, file: Readable, pending: bytes) -> None:
-        self._file = file
-        self._pending = pending
-        self.consumed = len(pending)
-
-    def exactly(self, count: int) -> bytes:
-        data = self._pending[:count]
-        self._pending = self._pending[len(data) :]
-        while len(data) < count and (more := self._file.read(count - len(data))):
-            data += more
-            self.consumed += len(more)
-        if len(data) < count:
-            raise VerificationError(f"a truncated file{_NEXT}")
-        return data
-
-    def rest(self) -> bytes:
-        return self._pending + self._file.read(4)
 
 
 class Stream:

@@ -1,14 +1,14 @@
-"""One stream of bytes to several consumers, each in a thread of its own.
+"""One stream of bytes to several consumers, in a thread beside the one that makes it.
 
-Decompressing, hashing, checking and writing all leave the interpreter's lock, so that together they take little longer
-than the slowest of them. Queues are short: memory stays bounded.
+Decompressing takes about as long as hashing and writing together, and all three leave the interpreter's lock: two
+threads on two processors are as fast as it gets. One thread for each consumer was slower there, since they take the
+processor, and the lock, from the decompression that everything waits for. The queue is short: memory stays bounded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from queue import Queue
 from threading import Event
 
@@ -20,24 +20,23 @@ Consumer = Callable[[bytes | memoryview], object]
 TOGETHER = 1 << 20
 """Bytes that are handed over at once: waking a thread costs as much as hashing 20 KB."""
 DEPTH = 6
-"""Hand-overs that may wait for a consumer."""
+"""Hand-overs that may wait for the consumers."""
 
 
 def feed(chunks: Iterable[bytes | memoryview], consumers: Sequence[Consumer]) -> None:
     """Hand every chunk to every consumer, in order; stop early when one of them raises, and raise what it raised."""
     stop = Event()
-    queues: list[Queue[Chunks | None]] = [Queue(DEPTH) for _ in consumers]
-    with ThreadPoolExecutor(max(1, len(consumers)), "archive") as pool, ExitStack() as ends:
-        work = [pool.submit(_drain, queue, one, stop) for queue, one in zip(queues, consumers, strict=True)]
-        for queue in queues:
-            ends.callback(queue.put, None)
-        for some in _together(chunks):
-            if stop.is_set():
-                break
-            for queue in queues:
+    queue: Queue[Chunks | None] = Queue(DEPTH)
+    with ThreadPoolExecutor(1, "archive") as pool:
+        work = pool.submit(_drain, queue, consumers, stop)
+        try:
+            for some in _together(chunks):
+                if stop.is_set():
+                    break
                 queue.put(some)
-    for future in work:
-        future.result()
+        finally:
+            queue.put(None)
+    work.result()
 
 
 def _together(chunks: Iterable[bytes | memoryview]) -> Iterator[Chunks]:
@@ -53,14 +52,15 @@ def _together(chunks: Iterable[bytes | memoryview]) -> Iterator[Chunks]:
         yield some
 
 
-def _drain(queue: Queue[Chunks | None], consumer: Consumer, stop: Event) -> None:
-    """Consume until the end mark. A consumer that failed goes on emptying its queue, so that nobody waits for it."""
+def _drain(queue: Queue[Chunks | None], consumers: Sequence[Consumer], stop: Event) -> None:
+    """Consume until the end mark. After a failure the queue is still emptied, so that nobody waits for room in it."""
     problem: ExpertError | OSError | None = None
     while (some := queue.get()) is not None:
         if problem is None:
             try:
-                for chunk in some:
-                    consumer(chunk)
+                for consumer in consumers:
+                    for chunk in some:
+                        consumer(chunk)
             except (ExpertError, OSError) as fault:
                 problem = fault
                 stop.set()
