@@ -16,7 +16,7 @@ from web import Web, clean
 from expert_cli import paths, signing, store
 from expert_cli.cli import packages
 from expert_cli.digests import sha256_of
-from expert_cli.errors import ManifestError, UsageError, VerificationError
+from expert_cli.errors import ExpertError, ManifestError, UsageError, VerificationError
 from expert_cli.index import client, document
 from expert_cli.index.document import Document, Release
 from expert_cli.index.repository import Repository
@@ -225,7 +225,7 @@ def test_a_crash_of_the_owner_leaves_the_old_index(made: Repository, web: Web, t
         try:
             made.add(path, KEY)
             break
-        except OSError:
+        except ExpertError:
             pass
         finally:
             monkeypatch.setattr(Path, "replace", replace)

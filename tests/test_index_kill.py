@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from indexes import KEY, OTHER, PUBLISHER, ROOTS
+from indexes import KEY, OTHER, PUBLISHER, ROOTS, trusted
 from packages import expert
 from test_store_kill import killed
 
@@ -45,17 +47,15 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def read(made: Repository, now: str = "") -> list[str]:
+def read(made: Repository) -> list[str]:
     """The versions that a reader from the start and one who was there before are told, which have to be the same."""
-    fresh = client.Known(str(made.folder), "")
-    folder = paths.home() / f"fresh{now}"
+    known, folder = client.find(str(made.folder)), paths.home() / "fresh"
     shutil.rmtree(folder, ignore_errors=True)
-    reader = client.Index(fresh, folder)
-    reader.refresh(bootstrap=(made.metadata / "1.root.json").read_bytes())
-    found = [versions(reader.document("sql"))]
-    found.append(versions(client.Index(client.find(str(made.folder))).document("sql")))
-    assert found[0] == found[1]
-    return found[0]
+    folder.mkdir()
+    shutil.copy(made.metadata / "1.root.json", folder / client.FIRST)
+    fresh = versions(client.Index(known, folder).document("sql"))
+    assert versions(client.Index(known).document("sql")) == fresh
+    return fresh
 
 
 def versions(found: Document | None) -> list[str]:
@@ -80,7 +80,7 @@ def test_kill(name: str, before: Path, tmp_path: Path, home: Path, monkeypatch: 
     deed, _ = DEEDS[name]
     made, archive = Repository(tmp_path / "experts"), before / "next.expert"
     shutil.copytree(before / "experts", made.folder)
-    client.trust(str(made.folder), root=(made.metadata / "1.root.json").read_bytes())
+    trusted(made, str(made.folder))
     assert read(made) == ["0.1.0"]
     shutil.copytree(home, tmp_path / "kept")
     adds = name == "add"
@@ -119,7 +119,7 @@ def test_a_disk_that_refuses(
     for at in range(1000):
         shutil.rmtree(tmp_path / "experts", ignore_errors=True)
         shutil.copytree(before / "experts", made.folder)
-        client.trust(str(made.folder), root=(made.metadata / "1.root.json").read_bytes())
+        trusted(made, str(made.folder))
         left = [at]
 
         def refusing(*arguments: object, left: list[int] = left) -> object:
@@ -133,8 +133,9 @@ def test_a_disk_that_refuses(
             try:
                 deed(made, before / "next.expert")
                 break
-            except OSError:
-                pass
+            except ExpertError as problem:
+                assert "No space left on device" in str(problem)
+                assert "give the command again" in str(problem)
         read(made)
         deed(made, before / "next.expert")
         assert read(made) == (["0.1.0", "0.2.0"] if name == "add" else ["0.1.0"])
@@ -144,6 +145,75 @@ def test_a_disk_that_refuses(
         twice += roots == 4
     assert at > 5
     assert twice <= 1
+
+
+Reading = Callable[[Repository], object]
+READINGS: dict[str, tuple[bool, Reading]] = {
+    "trust": (False, lambda made: trusted(made, str(made.folder))),
+    "trust again": (True, lambda made: trusted(made, str(made.folder))),
+    "read": (True, lambda made: client.Index(client.listed()[0]).document("sql")),
+    "forget": (True, lambda made: client.forget(str(made.folder)) if client.listed() else None),
+}
+"""What a reader does, and whether the index was trusted before."""
+
+
+@pytest.mark.parametrize("name", READINGS)
+def test_a_reader_is_killed(
+    name: str, before: Path, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does the same again, and nothing is left behind; what was trusted stays so until it is forgotten."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    was, deed = READINGS[name]
+    made = Repository(tmp_path / "experts")
+    shutil.copytree(before / "experts", made.folder)
+    home.mkdir(exist_ok=True)
+    if was:
+        trusted(made, str(made.folder))
+        client.Index(client.listed()[0]).document("sql")
+    made.rotate(ROOTS[:2], ROOTS[:2], 2, OTHER)  # so that there is much to read
+    made.add(before / "next.expert", OTHER)
+    shutil.copytree(home, tmp_path / "kept", symlinks=True)
+    for at in range(1, 1000):
+        shutil.rmtree(home)
+        shutil.copytree(tmp_path / "kept", home, symlinks=True)
+        died, step = killed(lambda: deed(made), at, tmp_path / "report")
+        there = client.listed()
+        assert len(there) == 1 or name in ("trust", "forget"), step
+        for one in there:
+            assert versions(client.Index(one).kept("sql") or Document("sql")) in ([], ["0.1.0"], ["0.1.0", "0.2.0"])
+        try:
+            deed(made)
+            if name != "forget":
+                assert versions(client.Index(client.listed()[0]).document("sql")) == ["0.1.0", "0.2.0"]
+        except ExpertError as problem:
+            raise AssertionError(f"killed at {step}") from problem
+        left = [path.name for path in (home / "indexes").rglob("*") if path.name.startswith((".draft", "tmp"))]
+        assert left == [], f"left behind after {step}"
+        if not died:
+            break
+    assert at > 4
+
+
+def test_two_readers_at_once(before: Path, tmp_path: Path) -> None:
+    made = Repository(tmp_path / "experts")
+    shutil.copytree(before / "experts", made.folder)
+    trusted(made, str(made.folder))
+    code = "from expert_cli.index import client; [client.Index(client.listed()[0]).document('sql') for _ in range(20)]"
+    running = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(3)]
+    assert [process.wait(60) for process in running] == [0, 0, 0]
+
+
+def test_a_first_root_that_was_changed(before: Path, tmp_path: Path) -> None:
+    made = Repository(tmp_path / "experts")
+    shutil.copytree(before / "experts", made.folder)
+    known = trusted(made, str(made.folder))
+    path = known.folder / client.FIRST
+    for content in (path.read_bytes() + b" ", b""):
+        path.write_bytes(content)
+        with pytest.raises(VerificationError, match=f"trust the index again: .* --sha256 {known.root}"):
+            client.Index(known).refresh()
+    trusted(made, str(made.folder))
+    client.Index(known).refresh()
 
 
 def test_a_note_that_is_no_note(before: Path, tmp_path: Path) -> None:

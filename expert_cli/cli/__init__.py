@@ -90,4 +90,8 @@ def run() -> None:
     except ExpertError as problem:
         click.echo(f"error: {problem}", err=True)
         sys.exit(problem.exit_code)
+    except OSError as problem:  # a disk that is full or read-only, where nobody below has more to say
+        name = f"{problem.filename}: " if problem.filename else ""
+        click.echo(f"error: {name}{problem.strerror or problem}; free some space, or write elsewhere", err=True)
+        sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)

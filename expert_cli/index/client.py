@@ -18,7 +18,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,7 +40,7 @@ from tuf.ngclient import Updater, UpdaterConfig
 
 from expert_cli import paths
 from expert_cli.errors import ExpertError, UsageError, VerificationError
-from expert_cli.index import document
+from expert_cli.index import document, files
 from expert_cli.index.document import Document
 from expert_cli.index.fetcher import Fetcher, cause_of
 from expert_cli.manifest import parse_json
@@ -48,6 +49,7 @@ from expert_cli.sources.http import CutError
 FORMAT = 1
 GRACE_DAYS = 7
 ROOT_BYTES = 512_000
+DRAFT, FIRST = ".draft.", "first.root.json"
 ROOTS = 256
 """How many new roots are read at once; who rotates every day would need most of a year for them."""
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -113,16 +115,14 @@ def trust(url: str, *, sha256: str = "", root: bytes | None = None) -> Known:
     if sha256 and digest != sha256.lower().removeprefix("sha256:"):
         raise VerificationError(f"{url}: its root has sha256 {digest} and not {sha256}; do not trust it")
     known = Known(url, digest)
-    before = [one for one in listed() if one.url != url]
-    draft = Path(tempfile.mkdtemp(prefix=".index.", dir=_made(paths.home())))
-    try:
-        Index(known, draft).refresh(bootstrap=root)
-        shutil.rmtree(known.folder, ignore_errors=True)
-        _made(known.folder.parent)
-        draft.replace(known.folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    _save((*before, known))
+    with _changing():
+        draft = Path(tempfile.mkdtemp(prefix=DRAFT, dir=_made(known.folder.parent)))
+        (draft / FIRST).write_bytes(root)
+        Index(known, draft).refresh()
+        if known.folder.exists():
+            known.folder.rename(draft.with_name(f"{draft.name}.old"))
+        draft.rename(known.folder)
+        _save((*(one for one in listed() if one.url != url), known))
     return known
 
 
@@ -133,11 +133,11 @@ def forget(url: str) -> Known:
         UsageError: it is not trusted.
     """
     url = _address(url)
-    found = next((one for one in listed() if one.url == url), None)
-    if found is None:
-        raise UsageError(f"{url} is no trusted index; see: expert-cli index list")
-    _save(tuple(one for one in listed() if one != found))
-    shutil.rmtree(found.folder, ignore_errors=True)
+    with _changing():
+        found = next((one for one in listed() if one.url == url), None)
+        if found is None:
+            raise UsageError(f"{url} is no trusted index; see: expert-cli index list")
+        _save(tuple(one for one in listed() if one != found))
     return found
 
 
@@ -164,20 +164,27 @@ class Index:
         self.offline = False
         self._updater: Updater | None = None
 
-    def refresh(self, bootstrap: bytes | None = None) -> None:
+    def refresh(self) -> None:
         """Bring the verified metadata up to date; without a connection, stay with the last within the grace.
 
         Raises:
             VerificationError: what the index serves must not be trusted.
             ExpertError: it cannot be reached, and the grace is over.
         """
-        for part in ("metadata", "documents"):
-            _made(self.folder / part)
+        first = self._first()
+        with files.locked(self.folder):
+            self._refresh(first)
+
+    def _refresh(self, first: bytes) -> None:
+        metadata = _made(self.folder / "metadata")
+        for stale in metadata.glob("tmp*"):  # of a process that was killed
+            stale.unlink()
+        read = len(list(metadata.glob("root_history/*.root.json")))
+        config = UpdaterConfig(read + ROOTS + 1, root_max_length=ROOT_BYTES)
         try:
             updater = Updater(
-                str(self.folder / "metadata"), f"{self.known.url}/metadata/",
-                str(self.folder / "documents"), f"{self.known.url}/targets/",
-                Fetcher(ROOTS), UpdaterConfig(ROOTS + 1, root_max_length=ROOT_BYTES), bootstrap=bootstrap,
+                str(metadata), f"{self.known.url}/metadata/", None, f"{self.known.url}/targets/",
+                Fetcher(ROOTS), config, bootstrap=first,
             )  # fmt: skip
             updater.refresh()
         except (RepositoryError, DownloadError) as problem:
@@ -199,11 +206,14 @@ class Index:
             self.refresh()
         if self._updater is not None:
             try:
-                target = self._updater.get_targetinfo(f"{name}.json")
-                if target is None:
-                    return None
-                held = self._updater.find_cached_target(target, str(kept))
-                kept = Path(held or self._updater.download_target(target, str(kept)))
+                with files.locked(self.folder):
+                    target = self._updater.get_targetinfo(f"{name}.json")
+                    if target is None:
+                        return None
+                    if self._updater.find_cached_target(target, str(kept)) is None:
+                        part = _made(kept.parent) / f".{kept.name}.part"
+                        self._updater.download_target(target, str(part))
+                        part.replace(kept)
             except (RepositoryError, DownloadError) as problem:
                 self._unreached(problem)
         if not kept.is_file():
@@ -212,6 +222,21 @@ class Index:
         if found.name != name:
             raise VerificationError(f"{self.known.url}: the document of {name} is that of {found.name}; do not use it")
         return found
+
+    def _first(self) -> bytes:
+        """The root that was trusted, from which all others follow.
+
+        Raises:
+            VerificationError: it is gone, or was changed.
+        """
+        path = self.folder / FIRST
+        content = path.read_bytes() if path.is_file() else b""
+        if hashlib.sha256(content).hexdigest() != self.known.root:
+            raise VerificationError(
+                f"{path} is not the root that was trusted; trust the index again: expert-cli index trust "
+                f"{self.known.url} --sha256 {self.known.root}"
+            )
+        return content
 
     def kept(self, name: str) -> Document | None:
         """What was last verified of an expert, without asking the index."""
@@ -284,8 +309,26 @@ def _made(folder: Path) -> Path:
     return folder
 
 
+@contextmanager
+def _changing() -> Iterator[None]:
+    """Hold the list of indexes; what no index on it needs is deleted, before and after."""
+    with files.locked(paths.home()):
+        _sweep()
+        try:
+            yield
+        finally:
+            _sweep()
+
+
+def _sweep() -> None:
+    named = {one.folder for one in listed()}
+    folder = paths.home() / "indexes"
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path not in named:
+            shutil.rmtree(path)
+
+
 def _save(known: tuple[Known, ...]) -> None:
     content: Mapping[str, Any] = {"format": FORMAT, "indexes": [vars(one) for one in known]}
-    part = _made(paths.home()) / ".indexes.json.part"
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    part.replace(_file())
+    _made(paths.home())
+    files.replace(_file(), (json.dumps(content, indent=1) + "\n").encode())

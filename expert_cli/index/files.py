@@ -8,15 +8,53 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from expert_cli.errors import VerificationError
+from filelock import FileLock, Timeout
+
+from expert_cli.errors import ExpertError, VerificationError
 from expert_cli.store import disk
 
+PATIENCE = 60
+"""Seconds to wait for another process that is changing the index."""
 PENDING = ".pending.json"
 """What is still to be written, in order: [[name, content], …]. It is there from the moment that a change is decided."""
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder against other processes.
+
+    Raises:
+        ExpertError: another one holds it for too long.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".index.lock", timeout=PATIENCE):
+            yield
+    except Timeout as problem:
+        raise ExpertError(f"another process has held {folder} for {PATIENCE} s; end it, then try again") from problem
+
+
+@contextmanager
+def held(folder: Path, metadata: Path) -> Iterator[bool]:
+    """Hold an index; yields whether a change that was cut off had to be finished first.
+
+    Raises:
+        ExpertError: another process holds it for too long, or the disk refuses.
+    """
+    try:
+        metadata.mkdir(parents=True, exist_ok=True)
+        with locked(folder):
+            yield finish(metadata)
+    except OSError as problem:
+        raise ExpertError(
+            f"{problem.filename or folder} cannot be written: {problem.strerror}; its readers have a whole index all "
+            "the same. Free some space, then give the command again"
+        ) from problem
 
 
 def replace(path: Path, content: bytes) -> None:

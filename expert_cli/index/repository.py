@@ -10,12 +10,11 @@ whatever key, first writes what a crash kept from being written.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
-from filelock import FileLock
 from securesystemslib.signer import CryptoSigner, Signer
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import (
@@ -310,12 +309,9 @@ class Repository:
     def _write(self, role: str, metadata: Metadata[Any], signers: Sequence[Signer]) -> None:
         files.replace(self.metadata / _file(role, metadata), _signed(metadata, signers).to_bytes())
 
-    @contextmanager
-    def _changing(self) -> Iterator[bool]:
-        """Hold the index; yields whether a change that was cut off had to be finished first."""
-        self.metadata.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / ".lock", timeout=60):
-            yield files.finish(self.metadata)
+    def _changing(self) -> AbstractContextManager[bool]:
+        """Hold the index; gives whether a change that was cut off had to be finished first."""
+        return files.held(self.folder, self.metadata)
 
 
 def _signed(metadata: Metadata[Any], signers: Iterable[Signer]) -> Metadata[Any]:
