@@ -30,7 +30,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import web
 
 NAMES, VERSIONS, BINS = 10_000, 20, 256
-WANTED = ["e0", "e3000", "e9000<0.10"]
 BUDGET = {"index_cold_s": 1.0, "index_warm_s": 1.0, "index_changed_s": 1.0}
 
 
@@ -49,16 +48,18 @@ def documents(names: int) -> list[Document]:
     ]
 
 
-def read(known: client.Known) -> tuple[Candidate, ...]:
+def read(known: client.Known, wanted: list[str]) -> tuple[Candidate, ...]:
     """Bring the index up to date and resolve what is wanted."""
     index = client.Index(known)
-    return resolve(WANTED, offers.offers([index], WANTED).candidates)
+    return resolve(wanted, offers.offers([index], wanted).candidates)
 
 
 def measured(folder: Path, bins: int, names: int = NAMES, runs: int = 5) -> dict[str, float]:
     """Seconds and KiB; ``folder`` must not exist."""
     made, key, root = Repository(folder / "experts"), signing.generate(), signing.generate()
     known, found = documents(names), dict[str, float]()
+    first, second, third = (names * tenths // 30 * 3 for tenths in (0, 3, 9))  # where chains of three begin
+    wanted = [f"e{first}", f"e{second}", f"e{third}<0.10"]
     start = time.perf_counter()
     made.init([root], 1, key, bins=bins)
     made.put(known, key)
@@ -76,13 +77,13 @@ def measured(folder: Path, bins: int, names: int = NAMES, runs: int = 5) -> dict
     before = os.environ.get("EXPERT_HOME")
     os.environ["EXPERT_HOME"] = str(folder / "home")
     with web.serve(answer) as server:
-        first = (made.metadata / "1.root.json").read_bytes()
+        root_file = (made.metadata / "1.root.json").read_bytes()
 
         def untrusted() -> None:
             shutil.rmtree(paths.home(), ignore_errors=True)
 
         def changed() -> None:
-            made.yank("e3001", "0.1.0", f"{time.time()}", key)
+            made.yank(f"e{second + 1}", "0.1.0", f"{time.time()}", key)
 
         times: dict[str, list[float]] = {}
         prepared: dict[str, Callable[[], object]] = {"cold": untrusted, "warm": lambda: None, "changed": changed}
@@ -91,8 +92,8 @@ def measured(folder: Path, bins: int, names: int = NAMES, runs: int = 5) -> dict
                 prepare()
                 sent.clear()
                 start = time.perf_counter()
-                trusted = client.trust(server.url, root=first) if name == "cold" else client.listed()[0]
-                chosen = read(trusted)
+                trusted = client.trust(server.url, root=root_file) if name == "cold" else client.listed()[0]
+                chosen = read(trusted, wanted)
                 times.setdefault(f"index_{name}_s", []).append(time.perf_counter() - start)
                 found[f"index_{name}_kib"] = sum(sent) / 1024
                 assert len(chosen) == 9, chosen

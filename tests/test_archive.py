@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import hostile
 import packages
 import pytest
+import yaml
 import zstandard
 from hostile import KEY, OTHER
 
@@ -178,6 +180,32 @@ def test_package_a_run(tmp_path: Path) -> None:
     first = path.read_bytes()
     collect.package(tmp_path / "run", packages.CREATED, grammar=tmp_path / "grammar.gbnf", target=path)
     assert path.read_bytes() == first
+
+
+def test_other_tools_read_the_bill_of_materials_and_the_card(tmp_path: Path) -> None:
+    """By CycloneDX's own schema, and by what reads model cards."""
+    _, built = collect.package(run(tmp_path), packages.CREATED, grammar=tmp_path / "grammar.gbnf", target=tmp_path)
+    validation = pytest.importorskip("cyclonedx.validation.json", reason="pip install cyclonedx-python-lib[json-validation]")
+    schema = importlib.import_module("cyclonedx.schema")
+    strict = validation.JsonStrictValidator(schema.SchemaVersion.V1_6)
+    text = built.texts["sbom.cdx.json"].decode()
+    assert strict.validate_str(text) is None
+    assert strict.validate_str(text.replace('"machine-learning-model"', '"model"')) is not None
+    card = yaml.safe_load(built.texts["card.md"].decode().split("---")[1])
+    assert (card["base_model"], card["library_name"], card["license"]) == ("nano", "peft", built.manifest.license)
+    assert card["tags"][:2] == ["expert", "sql"]
+
+
+@pytest.mark.parametrize(("count", "fault"), [(64, ""), (65, "more than 64 members")])
+def test_22_more_members_than_any_archive_has(count: int, fault: str, tmp_path: Path) -> None:
+    container.write({f"m{number}": b"" for number in range(count)}, tmp_path / "many")
+    with (tmp_path / "many").open("rb") as file:
+        if not fault:
+            assert len([b"".join(entry.chunks) for entry in container.members(file)]) == count
+            return
+        with pytest.raises(VerificationError, match=fault):
+            for entry in container.members(file):
+                assert b"".join(entry.chunks) == b""
 
 
 def test_a_card_of_ones_own(tmp_path: Path) -> None:

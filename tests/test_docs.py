@@ -120,3 +120,16 @@ def test_extras_are_named() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert set(project["optional-dependencies"]) >= {"train", "hf", "unsloth", "dev"}
     assert not [name for name in project["dependencies"] if re.match("torch|transformers|peft", name)]
+
+
+def test_each_hostile_input_names_tests_that_exist() -> None:
+    """HOSTILE.md: 85 cases without a gap; its tests are there, and what stands in brackets is in their files."""
+    rows = re.findall(r"^\| (\d+) \| .+ \| (.+) \|$", (ROOT / "packaging/HOSTILE.md").read_text(encoding="utf-8"), re.M)
+    assert [int(number) for number, _ in rows] == [*range(1, 86)]
+    found = [re.findall(r"`(\w+\.py)::(\w+)(?:\[(.+?)\])?`", tests) for _, tests in rows]
+    assert all(found)
+    for file, function, case in {test for tests in found for test in tests}:
+        text = (ROOT / "tests" / file).read_text(encoding="utf-8")
+        assert f"def {function}(" in text, f"{file}::{function} is not there"
+        said = {case, case.rstrip("-").rpartition("+")[2], re.sub(r"^\d+ ", "", case)}
+        assert any(words in text for words in said), f"{file}::{function} has no case {case}"

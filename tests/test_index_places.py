@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from indexes import KEY, call, index, publisher, trusted
+from indexes import KEY, call, index, publisher, served, trusted
 from nginx import running
 from test_publish import evaluated
-from web import clean
+from web import Reply, Request, clean, serve
 
 from expert_cli import store
 from expert_cli.cli import packages
@@ -66,6 +66,30 @@ def test_nginx(made: Repository, nginx: str, tmp_path: Path) -> None:
     with pytest.raises(VerificationError, match="refused"):
         call("outdated")
     assert [one.version for one in store.installed()] == ["0.5.0"]
+
+
+def test_a_token_is_for_the_index_and_not_for_where_it_sends_one(
+    made: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Archives on another host, as on a storage behind an index: it learns no token, and must send the right bytes."""
+
+    def answer(request: Request) -> Reply:
+        if request.headers.get("Authorization") != "Bearer secret":
+            return Reply(401)
+        if request.path.startswith("/packages/"):
+            return Reply(302, {"Location": f"{storage.url}{request.path}"})
+        path = made.folder / request.path.lstrip("/")
+        return Reply(200, {}, path.read_bytes()) if path.is_file() else Reply(404)
+
+    with served(made) as storage, serve(answer) as private:
+        with pytest.raises(VerificationError, match="401"):
+            trusted(made, private.url)
+        host = private.url.removeprefix("http://")
+        monkeypatch.setenv("EXPERT_TOKEN", f"{host}=secret, {storage.url.removeprefix('http://')}=other")
+        trusted(made, private.url)
+        assert call("install", "sql").stdout == "installed sql 0.4.0 on nano\n"
+        assert storage.paths() == ["/packages/expert-sql-nano.v0.4.0.expert"]
+        assert {request.headers.get("Authorization") for request in storage.asked} == {None}
 
 
 FORMS: list[Callable[[Path], str]] = [

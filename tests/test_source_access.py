@@ -211,6 +211,19 @@ def test_mirror_comes_first_and_the_origin_after_it(
         web.fetch(f"{origin}b.expert", tmp_path)
 
 
+def test_a_mirror_does_not_learn_the_token_of_the_origin(
+    server: Web, disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Disk(faults=["404"])
+    with serve(other) as mirror:
+        host = server.url.removeprefix("http://")
+        monkeypatch.setenv("EXPERT_TOKEN", f"{host}=secret")
+        monkeypatch.setenv("EXPERT_MIRRORS", f"{server.url}/={mirror.url}/")
+        assert fetch(server, tmp_path).read_bytes() == BODY
+    assert {request.headers.get("Authorization") for request in mirror.asked} == {None}
+    assert {request.headers.get("Authorization") for request in server.asked} == {"Bearer secret"}
+
+
 def test_unknown_kind(tmp_path: Path) -> None:
     assert not remote.is_remote("sql>=1")
     with pytest.raises(UsageError, match="none of https://"):
