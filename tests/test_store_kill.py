@@ -15,7 +15,8 @@ import packages
 import pytest
 from hostile import KEY
 
-from expert_cli import store, trust
+from expert_cli import archive, store, trust
+from expert_cli.digests import sha256_of
 from expert_cli.store import disk
 from expert_cli.trust import Pin, Trust
 
@@ -196,3 +197,28 @@ def test_kill_of_trust_add(tmp_path: Path, home: Path) -> None:
         if not died:
             break
     assert at > 3
+
+
+def test_kill_of_sign(archives: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An archive that is signed in place is whole at every moment, and signing it once more is all that it takes."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    unsigned = packages.expert(tmp_path / "unsigned")
+    folder = tmp_path / "here"
+    seen = set()
+    for at in range(1, 200):
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(unsigned.parent, folder)
+        path = folder / unsigned.name
+        died, step = killed(lambda path=path: archive.sign(path, KEY), at, tmp_path / "report")
+        archive.verify(path, None)
+        seen.add(len(archive.peek(path).signatures))
+        sums = path.with_name(f"{path.name}.sha256")
+        assert sums.read_text(encoding="ascii").endswith(f"  {path.name}\n"), step
+        archive.sign(path, KEY)
+        assert archive.verify(path, TRUST).signers, step
+        assert len(archive.peek(path).signatures) == 1, step
+        assert sums.read_text(encoding="ascii").split()[0] == sha256_of(path), step
+        if not died:
+            break
+    assert seen == {0, 1}
+    assert at > 10

@@ -234,9 +234,10 @@ def _write(bundle: bytes, members: Mapping[str, Path | bytes], target: Path, tru
         sha256 = container.write({SIGNATURE: bundle} | {name: members[name] for name in sorted(members)}, draft)
         written = verify(draft, trust)
         draft.replace(target)
+        draft.write_text(f"{sha256}  {target.name}\n", encoding="ascii")
+        draft.replace(target.with_name(f"{target.name}.sha256"))
     finally:
         draft.unlink(missing_ok=True)
-    target.with_name(f"{target.name}.sha256").write_text(f"{sha256}  {target.name}\n", encoding="ascii")
     return written
 
 
