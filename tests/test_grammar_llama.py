@@ -28,6 +28,11 @@ def ids(parts: str | list[str | int]) -> list[int]:
     return found
 
 
+def test_all_its_grammars_are_here() -> None:
+    """It calls ``test_grammar`` 14 times, and has six grammars that must not be read."""
+    assert [sum(("faulty" in case) == faulty for case in CASES) for faulty in (False, True)] == [14, 6]
+
+
 @pytest.mark.parametrize("case", [case for case in CASES if "faulty" not in case], ids=lambda case: case["name"])
 def test_verdicts(case: dict[str, Any]) -> None:
     matcher = Matcher(VOCABULARY, case["grammar"], Open())

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from expert_cli.errors import GrammarError
@@ -52,6 +52,8 @@ class Closed:
     """A grammar without open hooks; its first rule is the root."""
 
     instances: tuple[Instance, ...]
+    kinds: Mapping[str, int] = field(default_factory=dict)
+    """Literals of the template that are alternatives of each other, by the same number."""
 
     def grammar(self) -> Grammar:
         """The same as one flat GBNF grammar."""
@@ -98,7 +100,7 @@ class _Closing:
                 names[name], kinds[name] = _name(target), _kind(target)
                 pending.append(target)
             instances[key] = Instance(_name(key), node, names, _kind(key), kinds, bound)
-        return Closed(tuple(instances.values()))
+        return Closed(tuple(instances.values()), self.template.kinds)
 
     def node(self, key: _Key) -> tuple[Node, bool]:
         """The right-hand side of a rule, and whether the binding gave it."""

@@ -19,7 +19,18 @@ from functools import lru_cache
 
 from expert_cli.grammar import gbnf
 from expert_cli.grammar.bounds import MOST_MODES, MOST_OPENINGS, MOST_RULES
-from expert_cli.grammar.nodes import Grammar, Node, closure, mentions, references, rename, without
+from expert_cli.grammar.nodes import (
+    Choice,
+    Grammar,
+    Literal,
+    Node,
+    children,
+    closure,
+    mentions,
+    references,
+    rename,
+    without,
+)
 from expert_cli.grammar.source import Fault, Source
 
 _MODES = re.compile(r"^[ \t]*# modes: ([A-Za-z0-9]+)((?:[ \t]+[A-Za-z0-9]+)+)[ \t]*\r?$", re.MULTILINE)
@@ -35,6 +46,8 @@ class Template:
     scoped: frozenset[str]
     openings: Mapping[str, tuple[str, str]]
     """``from-X`` as (``from``, ``X``), for every hook that opens a scope and every rule."""
+    kinds: Mapping[str, int] = field(default_factory=dict, compare=False)
+    """Literals by number: those of one number are alternatives of each other wherever they stand."""
     pruned: dict[frozenset[str], dict[str, Node | None]] = field(default_factory=dict, compare=False)
 
     def without(self, never: frozenset[str]) -> dict[str, Node | None]:
@@ -57,12 +70,29 @@ def template(text: str, name: str = "grammar") -> Template:
     scoped = _marked(grammar, "scoped")
     openings = {f"{opening}-{rule}": (opening, rule) for opening in opens for rule in grammar.rules}
     scoped |= {name for name, (opening, _) in openings.items() if opening in scoped}
-    return Template(grammar.rules, grammar.hooks, frozenset(closure(grammar.rules, mentions, scoped)), openings)
+    closed = frozenset(closure(grammar.rules, mentions, scoped))
+    return Template(grammar.rules, grammar.hooks, closed, openings, _kinds(grammar.rules.values()))
 
 
 def faults(text: str) -> list[Fault]:
     """Every fault of a template or of a grammar without hooks."""
     return gbnf.faults(_declared(text))
+
+
+def _kinds(nodes: Iterable[Node]) -> dict[str, int]:
+    places: dict[str, list[int]] = {}
+    pending = list(nodes)
+    for number, node in enumerate(pending):
+        below = children(node)
+        pending.extend(below)
+        for part in below:
+            if isinstance(part, Literal):
+                # beside others it is one of several; elsewhere it stands alone
+                places.setdefault(part.text, []).append(number if isinstance(node, Choice) else -number)
+        if isinstance(node, Literal):
+            places.setdefault(node.text, [])
+    numbers: dict[tuple[int, ...], int] = {}
+    return {text: numbers.setdefault(tuple(where), len(numbers)) for text, where in places.items()}
 
 
 def _marked(grammar: Grammar, mark: str) -> set[str]:

@@ -28,7 +28,7 @@ class Vocabulary:
     ends: tuple[int, ...]
     ids: dict[str, int]
     special: frozenset[int]
-    emitted: dict[tuple[int, int], Any] = field(default_factory=dict, repr=False)
+    emitted: dict[tuple[int, int, int], Any] = field(default_factory=dict, repr=False)
     """Grammar rules as printed for this vocabulary; :mod:`expert_cli.grammar.emit` keeps them."""
 
     def token(self, name: str) -> int:
