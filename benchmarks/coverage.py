@@ -1,10 +1,11 @@
 """Which gold queries of public sets the bound grammar accepts, and whether what it accepts returns the gold rows.
 
-    python benchmarks/coverage.py [--set spider-dev] [--limit N] [--refusals]
+    python benchmarks/coverage.py [--set spider-dev] [--surface names] [--limit N] [--refusals]
 
-Each query is turned into the grammar's own form (FROM first, every column with its source) over the whole schema, and
-followed token by token. Where the database is at hand, the turned query is run beside the gold one. A gold query that
-SQLite itself does not compile over the schema is counted apart as faulty and is not asked of the grammar.
+Each query is turned into the grammar's own form over the whole schema (on ``names`` FROM first, every column with its
+source; on ``names-select`` in the words of the gold query), and followed token by token. Where the database is at hand,
+the turned query is run beside the gold one. A gold query that SQLite itself does not compile over the schema is counted
+apart as faulty and is not asked of the grammar.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ SETS: dict[str, Callable[[Path], Iterator[Gold]]] = {
 }
 
 
-def outcome(gold: Gold, matcher: Callable[[SqlContext], Matcher]) -> tuple[str, str]:
+def outcome(gold: Gold, matcher: Callable[[SqlContext], Matcher], surface: str = "names") -> tuple[str, str]:
     """``same``, ``other``, ``accepted`` (not run), ``refused`` or ``faulty``, and why."""
     context = opened(gold.schema)
     expected = rows(gold.path, gold.sql) if gold.path else None
@@ -83,7 +84,7 @@ def outcome(gold: Gold, matcher: Callable[[SqlContext], Matcher]) -> tuple[str, 
     elif isinstance(expected, str):
         return "faulty", expected
     try:
-        inner = context.inner(gold.sql)
+        inner = context.inner(gold.sql, surface)
         verdict = judge(matcher(context), inner)
     except (ContextError, GrammarError) as problem:
         return "refused", str(problem)
@@ -118,6 +119,7 @@ def rows(path: Path, sql: str) -> Counter[Any] | str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", choices=SETS, action="append")
+    parser.add_argument("--surface", choices=("names", "names-select"), default="names")
     parser.add_argument("--limit", type=int)
     parser.add_argument("--every", type=int, default=1, help="only every so many rows")
     parser.add_argument("--refusals", action="store_true", help="list what is refused, faulty or returns other rows")
@@ -128,12 +130,12 @@ def main() -> None:
 
     @lru_cache(maxsize=64)
     def fresh(context: SqlContext) -> Matcher:
-        return Matcher(vocabulary, text, context.everything())
+        return Matcher(vocabulary, text, context.everything(asked.surface))
 
     for name in asked.set or SETS:
         counted: Counter[str] = Counter()
         for gold in list(SETS[name](data_root()))[: asked.limit : asked.every]:
-            kind, why = outcome(gold, lambda context: fresh(context).fork())
+            kind, why = outcome(gold, lambda context: fresh(context).fork(), asked.surface)
             counted[kind] += 1
             if asked.refusals and kind not in ("same", "accepted"):
                 print(f"{name} {gold.place}: {kind}: {why}\n    {' '.join(gold.sql.split())}", flush=True)

@@ -17,6 +17,10 @@ from expert_cli.errors import ContextError, GrammarError, UsageError
 FILE = click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 DATABASE = click.option("--db", "target", required=True, help="The database whose names are bound: a file or URL.")
 TASK = click.option("--task", default="sql", show_default=True, help="The task plugin that binds the names.")
+SURFACE = click.option(
+    "--surface", type=click.Choice(["names", "names-select"]), default="names", show_default=True,
+    help="Whether FROM or SELECT comes first.",
+)  # fmt: skip
 BASE = click.option("--base", default="nano", show_default=True, help="The base model whose tokens are used.")
 
 
@@ -52,12 +56,13 @@ def check(file: Path) -> None:
 @DATABASE
 @click.option("--cases", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True,
               help='JSONL of {"id", "sql"}; SELECT-first or FROM-first.')  # fmt: skip
+@SURFACE
 @TASK
 @BASE
-def accepts(file: Path, target: str, cases: Path, task: str, base: str) -> None:
+def accepts(file: Path, target: str, cases: Path, surface: str, task: str, base: str) -> None:
     """Say of each query whether the grammar, bound to a database, accepts it.
 
-    Prints {"id", "accepted", "at", "expected"} a line, in order; positions are those of the FROM-first text.
+    Prints {"id", "accepted", "at", "expected"} a line, in order; positions are those of the text on the surface.
 
     \b
     Example:
@@ -65,12 +70,12 @@ def accepts(file: Path, target: str, cases: Path, task: str, base: str) -> None:
     """
     from expert_cli.grammar.verdict import judge
 
-    with _opened(file, target, task, base) as (context, fresh):
+    with _opened(file, target, surface, task, base) as (context, fresh):
         for number, row in enumerate(_rows(cases), 1):
             if not isinstance(row, dict) or not {"id", "sql"} <= row.keys():
                 raise UsageError(f'{cases}: line {number}: expected {{"id": …, "sql": …}}')
             try:
-                verdict = judge(fresh(), context.inner(row["sql"]))
+                verdict = judge(fresh(), context.inner(row["sql"], surface))
                 told: dict[str, Any] = {"accepted": verdict.accepted, "at": verdict.at, "expected": verdict.expected}
             except ContextError as problem:
                 told = {"accepted": False, "at": 0, "expected": [], "error": str(problem)}
@@ -82,9 +87,10 @@ def accepts(file: Path, target: str, cases: Path, task: str, base: str) -> None:
 @DATABASE
 @click.option("-n", "count", type=click.IntRange(1), default=10, show_default=True, help="How many.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the draws.")
+@SURFACE
 @TASK
 @BASE
-def sample(file: Path, target: str, count: int, seed: int, task: str, base: str) -> None:
+def sample(file: Path, target: str, count: int, seed: int, surface: str, task: str, base: str) -> None:
     """Write queries drawn from the grammar without a model, one a line.
 
     \b
@@ -94,7 +100,7 @@ def sample(file: Path, target: str, count: int, seed: int, task: str, base: str)
     from expert_cli.grammar.sample import sample as draw_one
 
     draw = Random(seed)
-    with _opened(file, target, task, base) as (context, fresh):
+    with _opened(file, target, surface, task, base) as (context, fresh):
         for _ in range(count):
             text = None
             while text is None:
@@ -106,9 +112,10 @@ def sample(file: Path, target: str, count: int, seed: int, task: str, base: str)
 @FILE
 @DATABASE
 @click.option("--to", type=click.Choice(["gbnf", "lark"]), default="gbnf", show_default=True, help="The form.")
+@SURFACE
 @TASK
 @BASE
-def emit(file: Path, target: str, to: str, task: str, base: str) -> None:
+def emit(file: Path, target: str, to: str, surface: str, task: str, base: str) -> None:
     """Print the grammar of a query's beginning, closed over a database; scopes unfold as they are written.
 
     \b
@@ -118,14 +125,14 @@ def emit(file: Path, target: str, to: str, task: str, base: str) -> None:
     from expert_cli.grammar import emit as emitting
     from expert_cli.grammar.bind import bind
 
-    with _opened(file, target, task, base) as (context, fresh):
-        binding = context.everything()
+    with _opened(file, target, surface, task, base) as (context, fresh):
+        binding = context.everything(surface)
         closed = bind(_text(file), binding, binding.state(""))
         click.echo(emitting.gbnf(closed) if to == "gbnf" else emitting.lark(closed, fresh().vocabulary))
 
 
 @contextmanager
-def _opened(file: Path, target: str, task: str, base: str) -> Iterator[tuple[Any, Any]]:
+def _opened(file: Path, target: str, surface: str, task: str, base: str) -> Iterator[tuple[Any, Any]]:
     """The opened context, and what makes a matcher at its start."""
     from expert_cli.grammar import tokens
     from expert_cli.grammar.matcher import Matcher
@@ -136,7 +143,7 @@ def _opened(file: Path, target: str, task: str, base: str) -> Iterator[tuple[Any
     vocabulary = tokens.load(found.file("tokenizer"), found.manifest.end)
     context: Any = tasks.load(task).open(target)
     try:
-        yield context, lambda: Matcher(vocabulary, text, context.everything())
+        yield context, lambda: Matcher(vocabulary, text, context.everything(surface))
     finally:
         context.close()
 

@@ -28,17 +28,11 @@ def divide(closed: Closed) -> Division:
     """How to divide ``closed`` so that a greedy lexer reads it exactly.
 
     Names and literals are first looked at as any of their kind: where none at all could run into anything, nothing is
-    divided, and the answer serves every grammar of the same shape.
+    divided, and the answer serves every grammar of the same shape. A name in capitals might be a keyword; where that
+    matters such names are looked at as they are.
     """
     root, work = closed.instances[0].kind, Work()
-    shapes = {(rule.kind, shape(rule)[1]): rule for rule in closed.instances}
-    key = frozenset(shapes)
-    if key not in _whole:
-        if len(_whole) > MOST:
-            _whole.clear()
-        bodies = [(rule.kind, parts(shape(rule)[0], WHOLE), rule.shapes) for rule in shapes.values()]
-        _whole[key] = not any(hazards(bodies, root, work))
-    if _whole[key]:
+    if _alike(closed, root, False) or _alike(closed, root, True):
         return WHOLE
     division = WHOLE
     while True:
@@ -46,6 +40,18 @@ def divide(closed: Closed) -> Division:
         if not any(found):
             return division
         division = Division(_refined(division.cuts, found[0]), division.open_ | found[1])
+
+
+def _alike(closed: Closed, root: str, capitals: bool) -> bool:
+    """Whether nothing is divided in any grammar of the same shape."""
+    shapes = {(rule.kind, shape(rule, capitals)[1]): rule for rule in closed.instances}
+    key = frozenset(shapes)
+    if key not in _whole:
+        if len(_whole) > MOST:
+            _whole.clear()
+        bodies = [(rule.kind, parts(shape(rule, capitals)[0], WHOLE), rule.shapes) for rule in shapes.values()]
+        _whole[key] = not any(hazards(bodies, root, Work()))
+    return _whole[key]
 
 
 def _refined(cuts: Mapping[str, tuple[str, ...]], new: Mapping[str, int]) -> dict[str, tuple[str, ...]]:

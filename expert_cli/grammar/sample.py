@@ -6,35 +6,57 @@ run of free characters, where most of the vocabulary is allowed, ends after a fe
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from random import Random
 
 from expert_cli.grammar.matcher import Matcher
 
+OFTEN = 0.3
+CALM = 0.7  # how often what leads onward is preferred from the beginning
 FREE = 200  # allowed tokens from which on a place counts as a run of free characters
 QUOTES = (b"'", b'"', b"`")
 
 
-def sample(matcher: Matcher, draw: Random, *, calm: int = 60, most: int = 2000) -> str | None:
-    """One text of at most ``most`` tokens, ``matcher`` being at its start; None where it did not end in time."""
+def sample(
+    matcher: Matcher,
+    draw: Random,
+    *,
+    calm: int = 60,
+    most: int = 2000,
+    onward: Collection[str] = (),
+    often: Collection[str] = (),
+) -> str | None:
+    """One text of at most ``most`` tokens, ``matcher`` being at its start; None where it did not end in time.
+
+    ``onward`` are words that lead towards the end where nothing closes; with them most steps are calm from the start.
+    The words ``often`` come more often than others where they may come.
+    """
     for step in range(most):
         forced = matcher.forced()
-        token = forced[0] if forced else _drawn(matcher, draw, step >= calm)
+        calmly = step >= calm or bool(onward and draw.random() < CALM)
+        token = forced[0] if forced else _drawn(matcher, draw, calmly, onward, often)
         if token in matcher.vocabulary.ends:
             return matcher.written
         matcher.consume(token)
     return None
 
 
-def _drawn(matcher: Matcher, draw: Random, calm: bool) -> int:
+def _drawn(matcher: Matcher, draw: Random, calm: bool, onward: Collection[str], often: Collection[str]) -> int:
     allowed = matcher.allowed()
     if len(allowed) > FREE:
         quotes = (token for token in allowed if matcher.vocabulary.pieces[token] in QUOTES)
         if (calm or draw.random() < 0.25) and (closing := next((one for one in quotes if _ends(matcher, one)), None)):
             return closing
+    elif often and draw.random() < OFTEN and (found := [one for one in allowed if _word(matcher, one) in often]):
+        return draw.choice(found)
     elif calm:
-        ranks = [_rank(matcher, token) for token in allowed]
+        ranks = [_rank(matcher, token, onward) for token in allowed]
         allowed = [token for token, rank in zip(allowed, ranks, strict=True) if rank == min(ranks)]
     return draw.choice(allowed)
+
+
+def _word(matcher: Matcher, token: int) -> str:
+    return matcher.vocabulary.pieces[token].decode("utf-8", "replace").strip()
 
 
 def _ends(matcher: Matcher, token: int) -> bool:
@@ -44,12 +66,12 @@ def _ends(matcher: Matcher, token: int) -> bool:
     return len(beyond.allowed()) <= FREE
 
 
-def _rank(matcher: Matcher, token: int) -> int:
+def _rank(matcher: Matcher, token: int, onward: Collection[str]) -> int:
     """How far ``token`` leads from the end of the text: closing first, then a plain number, opening last."""
     if token in matcher.vocabulary.ends:
         return 0
     piece = matcher.vocabulary.pieces[token].decode("utf-8", "replace")
-    if piece.lstrip().startswith(")"):
+    if piece.lstrip().startswith(")") or _word(matcher, token) in onward:
         return 1
     if piece.strip().isdigit() and not matcher.written[-1:].isdigit():
         return 2

@@ -92,6 +92,12 @@ class SqlBinding:
             self.surface = NamesBinding(columns, offered, quoted=quoted, literal=literal, free=True)
             self.never = POINTED
 
+    @property
+    def names(self) -> NamesBinding:
+        """The surface where it is ``names``."""
+        assert isinstance(self.surface, NamesBinding)
+        return self.surface
+
     def state(self, written: str) -> Any:
         """The scopes that have begun."""
         return self.surface.state(written)

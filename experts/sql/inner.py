@@ -22,8 +22,8 @@ DEEPEST = 60
 """Queries within queries."""
 
 
-def inner(sql: str, names: NamesBinding, dialect: str = "sqlite") -> str:
-    """``sql`` as the grammar writes it over the tables of ``names``.
+def inner(sql: str, names: NamesBinding, dialect: str = "sqlite", turning: type[Turning] | None = None) -> str:
+    """``sql`` as the grammar writes it over the tables of ``names``, FROM first unless ``turning`` says otherwise.
 
     Raises:
         ContextError: it is not one query, or names what is not there.
@@ -32,18 +32,20 @@ def inner(sql: str, names: NamesBinding, dialect: str = "sqlite") -> str:
         parsed = sqlglot.parse_one(sql, dialect=dialect)
         if not isinstance(parsed, exp.Query):
             raise ContextError(f"not a query: {sql[:80]!r}; write one SELECT")
-        return _Turning(names, dialect).whole(parsed)
+        return (turning or Turning)(names, dialect).whole(parsed)
     except SqlglotError as problem:
         raise ContextError(f"cannot read {sql[:80]!r}: {problem}; write one SELECT for {dialect}") from problem
     except RecursionError as problem:
         raise ContextError(f"{sql[:80]!r} nests too deeply; write a simpler query") from problem
 
 
-class _Turning:
+class Turning:
+    """One query being turned: its WITH clause and its arms."""
+
     def __init__(self, names: NamesBinding, dialect: str) -> None:
         self.names = names
         self.dialect = dialect
-        self.tables = {_unquoted(name).lower(): (name, columns) for name, columns in names.tables.items()}
+        self.tables = {unquoted(name).lower(): (name, columns) for name, columns in names.tables.items()}
         self.named: dict[str, Seen] = {}
         self.derived = 0
         self.depth = 0
@@ -101,11 +103,14 @@ class _Turning:
         if isinstance(node, exp.SetOperation):
             found = self.compound(node, outer, list(renamed))
         elif isinstance(node, exp.Select):
-            found = _Select(self, node, outer).text(list(renamed))
+            found = self.select(node, outer).text(list(renamed))
         else:
             raise ContextError(f"{node.key} is no query here; write SELECT")
         self.depth -= 1
         return found
+
+    def select(self, node: exp.Select, outer: View | None) -> SelectTurning:
+        return SelectTurning(self, node, outer)
 
     def compound(self, node: exp.SetOperation, outer: View | None, renamed: list[str]) -> tuple[str, dict[str, str]]:
         arms: list[tuple[str, exp.Expr]] = []
@@ -151,10 +156,10 @@ def _direction(key: exp.Expr) -> str:
     return " DESC" if key.args.get("desc") else ""
 
 
-class _Select:
+class SelectTurning:
     """One SELECT being turned."""
 
-    def __init__(self, turning: _Turning, node: exp.Select, outer: View | None) -> None:
+    def __init__(self, turning: Turning, node: exp.Select, outer: View | None) -> None:
         self.turning = turning
         self.names = turning.names
         self.node = node
@@ -168,7 +173,7 @@ class _Select:
         expand_aliases(self.node, self.view)
         items, outputs = self.items(renamed)
         distinct = "DISTINCT " if node.args.get("distinct") else ""
-        text = f"{begin}SELECT {distinct}{', '.join(items)}"
+        text = self.begun(begin, f"SELECT {distinct}{', '.join(items)}")
         where = [self.say(node.args["where"].this)] if node.args.get("where") else []
         if self.moved and where and isinstance(node.args["where"].this, exp.Or):
             where = [f"({where[0]})"]
@@ -183,15 +188,20 @@ class _Select:
             text += " ORDER BY " + ", ".join(keys)
         return text + self.turning.limits(node), outputs
 
+    @staticmethod
+    def begun(sources: str, listed: str) -> str:
+        """FROM and SELECT in their order."""
+        return f"{sources} {listed}" if sources else listed
+
     def sources(self) -> str:
-        """FROM and its joins, and a space."""
+        """FROM and its joins."""
         start = self.node.args.get("from_")
         if start is None:
             return ""
         text = "FROM " + self.source(start.this)
         for join in [*(start.this.args.get("joins") or []), *(self.node.args.get("joins") or [])]:
             text += self.join(join)
-        return text + " "
+        return text
 
     def source(self, node: exp.Expr) -> str:
         """A table, named query or derived table; it is in view afterwards."""
@@ -212,7 +222,7 @@ class _Select:
             written, columns = named.written, named.columns
         elif mentioned in self.turning.tables:
             written, listed = self.turning.tables[mentioned]
-            columns = {_unquoted(column).lower(): column for column in listed}
+            columns = {unquoted(column).lower(): column for column in listed}
         else:
             raise ContextError(f"there is no table {node.name}; name one of the database")
         visible = self.view.written()
@@ -243,9 +253,13 @@ class _Select:
         if on is None or (not side and isinstance(on, exp.Boolean) and on.this):
             return f" CROSS JOIN {text}"
         if side or not on.find(exp.Query, exp.Case, exp.Exists):
-            return f" {side + ' ' if side else ''}JOIN {text} ON {self.say(on.unnest())}"
+            return f" {side + ' ' if side else ''}JOIN {text} ON {self.placed(on.unnest())}"
         self.moved.append(f"({self.say(on)})" if isinstance(on, exp.Or) else self.say(on))
         return f" CROSS JOIN {text}"
+
+    def placed(self, on: exp.Expr) -> str:
+        """What ON says."""
+        return self.say(on)
 
     def items(self, renamed: list[str]) -> tuple[list[str], dict[str, str]]:
         """The selected items, and the output columns: mentioned to written."""
@@ -313,5 +327,5 @@ class _Select:
         raise ContextError(f"there is no column {where} in view; name a column of a table in FROM")
 
 
-def _unquoted(name: str) -> str:
+def unquoted(name: str) -> str:
     return name[1:-1].replace('""', '"') if name[:1] == '"' else name.strip("`")

@@ -18,8 +18,8 @@ from experts.sql.execute import Worker, open_database
 from experts.sql.guard import DIALECTS
 from experts.sql.identifiers import quoted
 from experts.sql.linking import Linked, link
+from experts.sql.listing import ListingBinding
 from experts.sql.literals import made_up
-from experts.sql.names import NamesBinding
 from experts.sql.schema import Schema, from_ddl, quote, read_sqlite
 from experts.sql.selecting import SelectingBinding
 from experts.sql.surface import surface as named
@@ -53,11 +53,10 @@ class SqlQuestion:
 
     def binding(self) -> Binding:
         """The names that the grammar may write."""
-        found = bound(self.linked, self.surface)
-        if not isinstance(found.surface, PointerBinding):
-            return found
-        kind = SelectingBinding if named(self.surface).select_first else pointing.StandingBinding
-        return kind(found.surface)
+        found, select_first = bound(self.linked, self.surface), named(self.surface).select_first
+        if isinstance(found.surface, PointerBinding):
+            return (SelectingBinding if select_first else pointing.StandingBinding)(found.surface)
+        return ListingBinding(found.names) if select_first else found
 
     def surcharge(self, text: str) -> float:
         """:data:`MADE_UP` nats for each literal that neither the question nor the database offers."""
@@ -138,29 +137,30 @@ class SqlContext:
             copy.execute(f"CREATE TABLE {quote(table.name)} ({columns})")
         return copy
 
-    def everything(self) -> binding.SqlBinding:
-        """The grammar's names for the whole database, written out."""
+    def everything(self, surface: str = "names") -> Binding:
+        """The grammar's names for the whole database, written out on ``surface``."""
+        return ListingBinding(self._whole.names) if named(surface).select_first else self._whole
+
+    @cached_property
+    def _whole(self) -> binding.SqlBinding:
         tables = [
             binding.Table(table.name, tuple(binding.Column(column.name) for column in table.columns))
             for table in self.schema.tables
         ]
         return binding.SqlBinding(tables, (), (), "names")
 
-    @cached_property
-    def _named(self) -> NamesBinding:
-        named = self.everything().surface
-        assert isinstance(named, NamesBinding)
-        return named
-
-    def inner(self, sql: str) -> str:
-        """``sql``, in either order of clauses, as the grammar writes it.
+    def inner(self, sql: str, surface: str = "names") -> str:
+        """``sql``, in either order of clauses, as the grammar writes it on ``surface``.
 
         Raises:
             ContextError: it is not one query over these tables.
         """
         from experts.sql import inner
+        from experts.sql.listed import ListedTurning
 
-        return sql if sql.lstrip().startswith("FROM ") else inner.inner(sql, self._named)
+        if named(surface).select_first:
+            return inner.inner(sql, self._whole.names, turning=ListedTurning)
+        return sql if sql.lstrip().startswith("FROM ") else inner.inner(sql, self._whole.names)
 
     def outer(self, text: str) -> str:
         """SELECT-first SQL for what the grammar writes."""

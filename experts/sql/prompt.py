@@ -34,7 +34,8 @@ def messages(linked: Linked, surface: str) -> tuple[Message, ...]:
     """
     if named(surface).pointed:
         return Message("system", pointer_schema(linked)), Message("user", pointer_question(linked))
-    return Message("system", names_schema(linked)), Message("user", opened(linked.question))
+    order = "SQL" if named(surface).select_first else "FROM-first SQL"
+    return Message("system", names_schema(linked, order)), Message("user", opened(linked.question))
 
 
 def opened(text: str) -> str:
@@ -112,9 +113,9 @@ def _literal_tags(number: int, literal: Literal, place: dict[tuple[str, str], in
     return [f"<v{number}>", *(f"<c{column}>" for column in held[:2])]
 
 
-def names_schema(linked: Linked) -> str:
+def names_schema(linked: Linked, order: str) -> str:
     """DDL-like lines with the linked tables, their columns, keys and the values that the question names."""
-    lines = ["Answer with one FROM-first SQL query over these tables:"]
+    lines = [f"Answer with one {order} query over these tables:"]
     held = collections.defaultdict(list)
     for literal in linked.literals:
         for pair in literal.columns:

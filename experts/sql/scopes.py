@@ -17,10 +17,14 @@ CLAUSES = frozenset(("WHERE", "GROUP", "HAVING", "ORDER", "LIMIT"))
 
 @dataclass(frozen=True)
 class Source:
-    """What FROM reads: the name that columns are written with, and the columns, both as they are written."""
+    """What FROM reads: the name that columns are written with, and the columns, both as they are written.
+
+    ``hidden`` are names that several of its columns have, so that none can be named.
+    """
 
     name: str
     columns: tuple[str, ...]
+    hidden: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ class _Reading:
             end = self.query(place + 3)
             if end is None:
                 return None
-            self.named = (*self.named, Source(self.cte, _unique(self.stack[0].outputs)))
+            self.named = (*self.named, Source(self.cte, unique(self.stack[0].outputs)))
             self.add("named", Scope(self.named), text=self.text[: self.words[end][2]])
             if self.at(end + 1) != ",":
                 return end + 1
@@ -182,7 +186,7 @@ class _Reading:
             query.clause = "alias"
             query.name = self.text[inner.begin : self.words[place][2]]
             query.item = []
-            self.derived = _unique(inner.outputs)
+            self.derived = unique(inner.outputs)
 
     def word(self, place: int, word: str, query: _Query) -> int:
         """Read one word at the level of ``query``; the index of the last word used."""
@@ -214,7 +218,7 @@ class _Reading:
         named = {source.name: source.columns for source in query.context.named}
         columns = named.get(word, self.tables.get(word))
         if columns is None and query.context.arms and word == self.cte:
-            columns = _unique(self.stack[0].outputs)
+            columns = unique(self.stack[0].outputs)
         if columns is None:
             return place
         name, last = word, place
@@ -266,7 +270,7 @@ class _Reading:
             query.outputs.append(item[2] if len(item) == 3 and item[1] == "." else None)
 
 
-def _unique(outputs: list[str | None]) -> tuple[str, ...]:
+def unique(outputs: list[str | None]) -> tuple[str, ...]:
     """The output names that stand for one column each."""
     lowered = [name.lower() for name in outputs if name]
     return tuple(name for name in outputs if name and lowered.count(name.lower()) == 1)

@@ -1,7 +1,7 @@
 """The surfaces: what stands for a name in what the model writes, and which clause comes first.
 
 A base's manifest names one of them. ``pointers`` writes a token for each name, ``names`` writes names out; both write
-FROM first. ``pointers-select`` writes tokens and SELECT first.
+FROM first. ``pointers-select`` and ``names-select`` say the same SELECT first.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ SURFACES = {
     "pointers": Surface(pointed=True, select_first=False),
     "names": Surface(pointed=False, select_first=False),
     "pointers-select": Surface(pointed=True, select_first=True),
+    "names-select": Surface(pointed=False, select_first=True),
 }
 
 
