@@ -48,17 +48,19 @@ class ListingBinding:
         rules = {**self.names.fixed, **dict.fromkeys(POINTED, NEVER)}
         rules["begin"] = self._begin(state)
         for place in range(len(state.opened)):
-            rules |= _Rules(self.catalogue(state.named), state.opened, place).bodies()
+            rules |= _Rules(self.catalogue(state.named), state, place).bodies()
         return rules
 
     def _begin(self, state: Outline) -> str:
         """A WITH clause as far as it is written, word for word, and how it goes on."""
         if state.naming:
-            return f'{_text(state.lead)} written-s0 ")" nothing'
+            return 'written-s0 ")" nothing'
         name = self.names.free_name("cte{}", len(state.named) + 1, {source.name for source in state.named})
-        query = f'{_text(name + " AS (")} "SELECT " nothing'
+        query = f'{_text(name)} " AS " "(" "SELECT " nothing'
         if not state.lead:
             return f'written-s0 | "WITH " {query}'
+        if state.opened[0].arms or state.opened[0].text:
+            return "written-s0"
         more = f' | ", " {query}' if len(state.named) < MOST_NAMED else ""
         return f'{_text(state.lead)} (" " written-s0{more})'
 
@@ -66,22 +68,22 @@ class ListingBinding:
 class _Rules:
     """The bodies of one open query: ``-s0``, ``-s2`` … from the outermost, and ``-s1``, ``-s3`` … for their ON."""
 
-    def __init__(self, catalogue: Catalogue, opened: tuple[Open, ...], place: int) -> None:
+    def __init__(self, catalogue: Catalogue, state: Outline, place: int) -> None:
         self.catalogue = catalogue
-        self.opened = opened
+        self.lead = state.lead if state.naming else f"{state.lead} " if state.lead else ""
+        self.opened = opened = state.opened
         self.place = place
         self.query = opened[place]
         self.child = opened[place + 1] if place + 1 < len(opened) else None
         self.label, self.on = f"s{2 * place}", f"s{2 * place + 1}"
-        self.below = f"written-s{2 * place + 2}"
+        self.below = f"within-s{2 * place + 2}"
 
     def bodies(self) -> dict[str, str]:
         label, query = self.label, self.query
-        arm, text = self._brought() if query.text else self._listed(), query.arms + query.text
-        # below the outermost query another one may begin with the same words
-        begun = _verbatim(text) if self.place else _text(text)
+        arm = self._brought() if query.text else self._listed()
+        begun = f"{self._begun()} ({arm})" if self._begun() else arm
         rules = {
-            f"written-{label}": f"{begun} ({arm})" if text else arm,
+            f"{'within' if self.place else 'written'}-{label}": begun,
             f"from-{label}": self._subqueries(),
         }
         if query.text:
@@ -99,6 +101,13 @@ class _Rules:
             stars = self.catalogue.stars(query.needs), self.catalogue.stars(query.before)
             rules[f"everything-{label}"] = _menu(_grown(query, *stars)) or NEVER
         return rules
+
+    def _begun(self) -> str:
+        """What is written of the query and can no longer change, or nothing."""
+        text = self.query.arms + self.query.text
+        if self.place:  # another query may begin with the same words
+            return _verbatim(text)
+        return _text(self.lead + text) if text or self.lead[-1:] == "(" else ""
 
     # the list, until FROM comes
 
@@ -128,10 +137,10 @@ class _Rules:
         others = self._sources(query.sources)
         if self.child and self.child.kind == "derived":
             alias = readable.next_derived(query.sources, query.needs)
-            slot = f'"(" {self.below} ")" {_text(" AS " + alias)} nothing'
+            slot = f'"(" {self.below} ")" " AS " {_text(alias)} nothing'
         elif query.derived and not query.source:
             alias = readable.next_derived(query.sources, query.needs)
-            slot = f"{_verbatim(query.derived)} {_text(' AS ' + alias)} nothing"
+            slot = f'{_verbatim(query.derived)} " AS " {_text(alias)} nothing'
         elif query.source:
             slot = f"{_verbatim(query.written)} {self._placed()} ({self._after()}){others and ' | ' + others}"
         else:

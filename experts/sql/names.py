@@ -252,10 +252,11 @@ class NamesBinding:
 
 # How the grammars cut text: a derived table that is written is repeated word for word, in the same pieces.
 _PIECE = re.compile(
-    r"'(?:[^']|'')*'|[\d.]+"
+    r"'(?:[^']|'')*'|\d[\d.]*(?:E[-+]?\d+)?|[\d.]+"
     r"| (?:GROUP BY|ORDER BY|UNION ALL|(?:NATURAL )?(?:LEFT |RIGHT |FULL |CROSS )?JOIN|(?:ROWS|GROUPS|RANGE) BETWEEN) "
-    r"| NOT(?= (?:IN|LIKE|GLOB|BETWEEN) )| (?:DESC|ASC|END)\b| (?:IN|OVER) \(| (?:[A-Z]+|[^\w\s'\"`(),]+) "
-    r"|(?:DISTINCT|NOT|RECURSIVE|FROM|SELECT) |EXISTS \(|[A-Z_]+\(|, "
+    r"| NOT(?= (?:IN|LIKE|GLOB|BETWEEN) )| (?:DESC|ASC|END|COLLATE (?:NOCASE|BINARY|RTRIM))\b"
+    r"| (?:IN|OVER|USING) \(| (?:[A-Z]+|[^\w\s'\"`(),]+) "
+    r"|(?:DISTINCT FROM|DISTINCT|NOT|RECURSIVE|FROM|SELECT) |EXISTS \(|[A-Z_]+\(\)|[A-Z_]+\(|, "
     r"|(?:\w+|\"(?:[^\"]|\"\")*\"|`[^`]*`)(?:\.(?:\w+|\*|\"(?:[^\"]|\"\")*\"|`[^`]*`))?|."
 )
 
