@@ -123,6 +123,10 @@ SELECT name FROM singer WHERE id IN (SELECT singer_id FROM land⟂)
 SELECT name FROM singer WHERE EXISTS (SELECT 1 FROM concert WHERE singer_id = singer.id)
 SELECT name FROM singer AS T1 WHERE EXISTS (SELECT 1 FROM concert AS T2 WHERE T2.singer_id = T1.id)
 SELECT name FROM singer WHERE EXISTS (SELECT 1 FROM concert WHERE singer_id = singer.⟂code)
+SELECT name FROM singer WHERE EXISTS (SELECT year FROM concert ORDER BY singer⟂.name)
+SELECT name FROM singer WHERE EXISTS (SELECT year FROM concert GROUP BY year HAVING COUNT(*) > singer.land_id)
+SELECT code FROM land WHERE id IN (SELECT id FROM singer ORDER BY (SELECT MAX(year) FROM concert WHERE singer_id = land_id))
+SELECT code FROM land WHERE id IN (SELECT id FROM singer ORDER BY (SELECT MAX(year) FROM concert WHERE id = co⟂de))
 SELECT name FROM singer WHERE id = (SELECT MAX(id) FROM singer) AND land_id = 7
 SELECT name, (SELECT COUNT(*) FROM concert WHERE concert.singer_id = T1.id) FROM singer AS T1
 SELECT name, (SELECT COUNT(*) FROM concert WHERE concert.singer_id = T1.id) FROM singer⟂

@@ -215,7 +215,8 @@ class _Rules:
         """Columns of the queries around a subquery: of those that have FROM, then of the first one that has not."""
         hidden, bare = {source.name for source in own}, {one for source in own for one in weighed(source)}
         place = self.place
-        while self.opened[place].kind == "sub":
+        # the columns of this query's own keys are never of those around it
+        while self.opened[place].kind == "sub" and (place == self.place or not self.opened[place].sorting):
             place -= 1
             outer = self.opened[place]
             if not outer.text:

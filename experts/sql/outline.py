@@ -51,6 +51,8 @@ class Open(NamedTuple):
     """A derived table that has no name yet."""
     closed: tuple[str, ...] = ()
     """The subqueries of what can still be changed."""
+    sorting: bool = False
+    """Whether a key of GROUP BY or ORDER BY is being written, in which no query around this one is seen."""
 
     def all(self) -> tuple[Source, ...]:
         return (*self.sources, self.source) if self.source else self.sources
@@ -90,6 +92,7 @@ class _Query:
     join: str = ""
     derived: str = ""
     columns: Source | None = None
+    sorting: bool = False
     closed: list[str] = field(default_factory=list)
     outputs: list[str | None] = field(default_factory=list)
 
@@ -125,7 +128,7 @@ class _Query:
         return common._replace(
             text=self.text, items=0 if self.star() else len(self.listed), star=self.star(),
             whole=self.listed == [["*"]], needs=self.needs, sources=self.sources, source=self.source,
-            written=self.written, join=self.join, derived=self.derived,
+            written=self.written, join=self.join, derived=self.derived, sorting=self.sorting,
         )  # fmt: skip
 
 
@@ -227,10 +230,12 @@ class Reading:
             return place if query.star() else self.next_arm(place, query)
         elif clause == "joins" and (word == "JOIN" or word in CLAUSES):
             if word != "JOIN":
-                query.clause = "tail"
+                query.clause, query.sorting = "tail", word in ("GROUP", "ORDER")
             else:
                 crossed = self.at(place - 1) in ("CROSS", "NATURAL")
                 self.expect(place, query, "CROSS" if crossed else "ON")
+        elif clause == "tail" and word in CLAUSES:
+            query.sorting = word in ("GROUP", "ORDER")
         elif clause == "list" and word == "FROM" and self.at(place - 1) != "DISTINCT":
             self.end_item(query)
             self.expect(place, query, "FROM")
@@ -272,6 +277,7 @@ class Reading:
             query.arm, query.clause, query.start = query.arm + 1, "list", self.words[ahead][1]
             query.item, query.listed, query.closed, query.needs = [], [], [], Needs()
             query.sources, query.source, query.before, query.last = (), None, Needs(), ""
+            query.sorting = False
         return ahead
 
     def end_item(self, query: _Query) -> None:
@@ -312,7 +318,7 @@ class Reading:
             if query.clause == "list":
                 self.note(query, qualifier, column, last)
                 return
-            if query.kind != "sub" or any(source.name == qualifier for source in query.all()):
+            if query.kind != "sub" or query.sorting or any(source.name == qualifier for source in query.all()):
                 return
 
 
