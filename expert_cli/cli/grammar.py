@@ -136,12 +136,13 @@ def _opened(file: Path, target: str, surface: str, task: str, base: str) -> Iter
     """The opened context, and what makes a matcher at its start."""
     from expert_cli.grammar import tokens
     from expert_cli.grammar.matcher import Matcher
+    from expert_cli.grammar.template import dialect
     from expert_cli.runtime import bases
 
     text = _text(file)
     found = bases.find(base)
     vocabulary = tokens.load(found.file("tokenizer"), found.manifest.end)
-    context: Any = tasks.load(task).open(target)
+    context: Any = tasks.load(task).open(target, dialect=dialect(text))
     try:
         yield context, lambda: Matcher(vocabulary, text, context.everything(surface))
     finally:

@@ -208,6 +208,10 @@ class Matcher:
         return None if token in self._stands.ids(self._standing.stand_ins) else token
 
 
+UNWRITTEN = frozenset(bytes([code]) for code in range(1, 9))
+"""Bytes that bindings end a rule with where it goes on in the next state; no token writes them."""
+
+
 class _Tokens:
     """What llguidance asks of a tokenizer. Text never becomes a special token, whatever it looks like."""
 
@@ -215,7 +219,7 @@ class _Tokens:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.eos_token_id = vocabulary.ends[0]
-        self.tokens = vocabulary.pieces
+        self.tokens = tuple(b"" if piece in UNWRITTEN else piece for piece in vocabulary.pieces)
         self.special_token_ids = sorted(vocabulary.special)
         self._tokenizer = Tokenizer.from_str(vocabulary.text)
         self._tokenizer.encode_special_tokens = True

@@ -14,6 +14,8 @@ from expert_cli.grammar.matcher import Matcher
 OFTEN = 0.3
 CALM = 0.7  # how often what leads onward is preferred from the beginning
 FREE = 200  # allowed tokens from which on a place counts as a run of free characters
+# The beginnings of words that go on with a text where something else could delay it.
+TOWARDS = (" SELECT", " THEN", " END", " AS", " FROM", " ON")
 QUOTES = (b"'", b'"', b"`")
 
 
@@ -66,13 +68,28 @@ def _ends(matcher: Matcher, token: int) -> bool:
     return len(beyond.allowed()) <= FREE
 
 
+def _closes(matcher: Matcher, token: int) -> bool:
+    """Whether what is open, or the text, may end right after ``token``."""
+    beyond = matcher.fork()
+    beyond.consume(token)
+    pieces = (beyond.vocabulary.pieces[one] for one in beyond.allowed() if one not in beyond.vocabulary.ends)
+    return beyond.complete() or any(piece.lstrip().startswith(b")") for piece in pieces)
+
+
 def _rank(matcher: Matcher, token: int, onward: Collection[str]) -> int:
-    """How far ``token`` leads from the end of the text: closing first, then a plain number, opening last."""
+    """How far ``token`` leads from the end of the text: what closes is first, what opens last."""
     if token in matcher.vocabulary.ends:
         return 0
     piece = matcher.vocabulary.pieces[token].decode("utf-8", "replace")
     if piece.lstrip().startswith(")") or _word(matcher, token) in onward:
         return 1
     if piece.strip().isdigit() and not matcher.written[-1:].isdigit():
+        return 2 if _closes(matcher, token) else 5
+    if len(piece) > 2 and any(word.startswith(piece) for word in TOWARDS):
         return 2
-    return 4 if "(" in piece or piece.isdigit() else 3
+    if piece == " ":
+        return 4
+    if piece.startswith("'") and matcher.written.endswith("'"):
+        return 7
+    opens = 2 if "(" in piece or piece.isdigit() else 0
+    return 3 + opens + piece.isupper()  # capitals most often lead to a call, which opens as well

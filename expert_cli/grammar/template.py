@@ -7,6 +7,7 @@
   for each scope;
 - the hook that *opens* a scope is referenced as ``from-X``, X being the template rule that continues the scope.
 
+``# dialect: NAME`` says which of its dialects the task is to open its target with.
 ``# modes: MODE own plain`` makes of each rule ``...-MODE`` one copy per mode, ``...-own`` and ``...-plain``.
 """
 
@@ -34,6 +35,7 @@ from expert_cli.grammar.nodes import (
 from expert_cli.grammar.source import Fault, Source
 
 _MODES = re.compile(r"^[ \t]*# modes: ([A-Za-z0-9]+)((?:[ \t]+[A-Za-z0-9]+)+)[ \t]*\r?$", re.MULTILINE)
+_DIALECT = re.compile(r"^[ \t]*# dialect: ([a-z0-9-]+)[ \t]*\r?$", re.MULTILINE)
 _MARKS = re.compile(r"\(([a-z, ]+)\)")
 
 
@@ -72,6 +74,12 @@ def template(text: str, name: str = "grammar") -> Template:
     scoped |= {name for name, (opening, _) in openings.items() if opening in scoped}
     closed = frozenset(closure(grammar.rules, mentions, scoped))
     return Template(grammar.rules, grammar.hooks, closed, openings, _kinds(grammar.rules.values()))
+
+
+def dialect(text: str) -> str:
+    """The dialect that ``text`` declares, or nothing."""
+    match = _DIALECT.search(text)
+    return match[1] if match else ""
 
 
 def faults(text: str) -> list[Fault]:

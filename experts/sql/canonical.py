@@ -10,6 +10,10 @@ _KEYWORD = re.compile(
     r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`(?:[^`]|``)*`|[()]|\bDISTINCT FROM\b"
     r"|\b(?:WITH RECURSIVE|WITH|FROM|SELECT|WHERE|GROUP BY|HAVING|ORDER BY|LIMIT|UNION ALL|UNION|INTERSECT|EXCEPT)\b"
 )
+# What the typed grammars spell so that one byte tells it from everything else that may stand there.
+_ORDINARY = {" LATERAL JOIN (": " CROSS JOIN LATERAL ("}
+_SPELT = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`(?:[^`]|``)*`|" + "|".join(map(re.escape, _ORDINARY)))
+TOGETHER = ("GROUP BY", "()")
 _SET_OPERATORS = ("UNION ALL", "UNION", "INTERSECT", "EXCEPT")
 
 
@@ -19,7 +23,7 @@ def select_first(text: str) -> str:
     Raises:
         ContextError: parentheses do not match, or a query has no SELECT.
     """
-    text = _inside(text)
+    text = _SPELT.sub(lambda match: _ORDINARY.get(match[0], match[0]), _inside(text))
     marks = [(match.group(), match.start(), match.end()) for match in _top_level(text)]
     clauses = [
         (word, text[end:stop].strip())
@@ -41,8 +45,10 @@ def select_first(text: str) -> str:
 def _arm(clauses: dict[str, str], text: str) -> list[str]:
     if "SELECT" not in clauses:
         raise ContextError(f"{text[:120]!r} lacks SELECT; write FROM, then SELECT")
+    clauses = {**clauses, "SELECT": _apart(clauses["SELECT"])}
     order = ("SELECT", "FROM", *(word for word in clauses if word not in ("SELECT", "FROM")))
-    return [f"{word} {clauses[word]}" for word in order if word in clauses]
+    # the rows taken together: said inside, where SELECT must know it; understood outside
+    return [f"{word} {clauses[word]}" for word in order if word in clauses and (word, clauses[word]) != TOGETHER]
 
 
 def _top_level(text: str) -> list[re.Match[str]]:
@@ -73,3 +79,16 @@ def _inside(text: str) -> str:
     if len(out) != 1:
         raise ContextError(f"parentheses do not match in {text[:120]!r}")
     return out[0] + text[place:]
+
+
+def _apart(body: str) -> str:
+    """``body`` with a space after DISTINCT ON (...), where the inner form has none."""
+    if not body.startswith("DISTINCT ON ("):
+        return body
+    end = next(mark.end() for mark in _KEYWORD.finditer(body) if mark[0] == ")" and not _open(body[: mark.end()]))
+    return f"{body[:end]} {body[end:].lstrip()}"
+
+
+def _open(text: str) -> int:
+    """How many parentheses are open at the end of ``text``."""
+    return sum({"(": 1, ")": -1}.get(mark[0], 0) for mark in _KEYWORD.finditer(text))

@@ -14,7 +14,7 @@ from sqlglot.errors import SqlglotError
 
 from expert_cli.errors import ContextError
 from experts.sql.expand import Seen, View, expand_aliases, expand_windows
-from experts.sql.names import OUTPUTS, NamesBinding
+from experts.sql.names import OUTPUTS, Names
 from experts.sql.writer import write
 
 MOST_NAMED = len(OUTPUTS)
@@ -22,7 +22,7 @@ DEEPEST = 60
 """Queries within queries."""
 
 
-def inner(sql: str, names: NamesBinding, dialect: str = "sqlite", turning: type[Turning] | None = None) -> str:
+def inner(sql: str, names: Names, dialect: str = "sqlite", turning: type[Turning] | None = None) -> str:
     """``sql`` as the grammar writes it over the tables of ``names``, FROM first unless ``turning`` says otherwise.
 
     Raises:
@@ -42,7 +42,7 @@ def inner(sql: str, names: NamesBinding, dialect: str = "sqlite", turning: type[
 class Turning:
     """One query being turned: its WITH clause and its arms."""
 
-    def __init__(self, names: NamesBinding, dialect: str) -> None:
+    def __init__(self, names: Names, dialect: str) -> None:
         self.names = names
         self.dialect = dialect
         self.tables = {unquoted(name).lower(): (name, columns) for name, columns in names.tables.items()}
@@ -88,6 +88,10 @@ class Turning:
         self.named[seen.mentioned] = seen
         second, _ = self.query(body.expression, None)
         return f"{first} {self.operator(body)} {second}"
+
+    def select(self, node: exp.Select, outer: View | None) -> Select:
+        """What turns one SELECT."""
+        return Select(self, node, outer)
 
     @staticmethod
     def operator(node: exp.SetOperation) -> str:
@@ -138,7 +142,7 @@ class Turning:
                      if item.alias_or_name.lower() == key.name.lower() or item.unalias() == key), None
                 )  # fmt: skip
                 number = key.name if isinstance(key, exp.Literal) else str(place or write(key, self.dialect))
-                keys.append(number + _direction(one))
+                keys.append(number + direction(one))
             text += " ORDER BY " + ", ".join(keys)
         return text + self.limits(node)
 
@@ -150,7 +154,7 @@ class Turning:
         return text
 
 
-def _direction(key: exp.Expr) -> str:
+def direction(key: exp.Expr) -> str:
     if not isinstance(key, exp.Ordered):
         return ""
     return " DESC" if key.args.get("desc") else ""
@@ -184,7 +188,7 @@ class SelectTurning:
         if having := node.args.get("having"):
             text += " HAVING " + self.say(having.this)
         if order := node.args.get("order"):
-            keys = [self.say(key.this.unnest()) + _direction(key) for key in order.expressions]
+            keys = [self.say(key.this.unnest()) + direction(key) for key in order.expressions]
             text += " ORDER BY " + ", ".join(keys)
         return text + self.turning.limits(node), outputs
 
@@ -210,7 +214,7 @@ class SelectTurning:
         if isinstance(node, exp.Subquery) and isinstance(node.this, exp.Query):
             text, outputs = self.turning.query(node.this, None, node.alias_column_names)
             self.turning.derived += 1
-            alias = self.names.free_name("d{}", self.turning.derived, self.view.written())
+            alias = self.names.derived(self.turning.derived)
             self.view.sources.append(Seen(node.alias.lower(), alias, outputs))
             return f"({text}) AS {alias}"
         raise ContextError(f"{node.sql(self.turning.dialect)[:60]!r} cannot be read from; read from tables and queries")
@@ -314,7 +318,7 @@ class SelectTurning:
                 node.replace(exp.Var(this=self.column(node)))
             elif isinstance(node, exp.Query):
                 text = self.turning.query(node, self.view)[0]
-                node.replace(exp.Var(this=text if isinstance(node.parent, exp.Exists) else f"({text})"))
+                node.replace(exp.Var(this=text if isinstance(node.parent, exp.Exists | exp.All) else f"({text})"))
         return write(holder.this, self.turning.dialect)
 
     def column(self, node: exp.Column) -> str:

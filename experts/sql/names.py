@@ -29,7 +29,39 @@ NOTHING = "[\\x01-\\x08]"
 State = tuple[Event, ...]
 
 
-class NamesBinding:
+class Names:
+    """The tables of a database by the names that they are written with, and names for what a query invents.
+
+    Raises:
+        ContextError: there is no table.
+    """
+
+    def __init__(self, tables: Mapping[str, Sequence[str]], quoted: Callable[[str], str]) -> None:
+        if not tables:
+            raise ContextError("no table can be named; open a database that has tables")
+        self.quoted = quoted
+        self.tables = {quoted(name): tuple(map(quoted, columns)) for name, columns in tables.items()}
+        self.taken = {name.lower() for name in tables}
+
+    def alias(self, name: str, visible: set[str]) -> str:
+        """The name of another reading of ``name`` where it is visible already."""
+        bare = name[1:-1] if name[:1] in '"`' else name
+        return self.free_name(bare + "_{}", 2, visible)
+
+    def free_name(self, pattern: str, number: int, used: Iterable[str]) -> str:
+        """The first name of ``pattern``, numbered from ``number`` on, that no table and nothing in ``used`` has."""
+        taken = self.taken | {name.strip('"`').lower() for name in used}
+        while pattern.format(number).lower() in taken:
+            number += 1
+        return self.quoted(pattern.format(number))
+
+    def derived(self, number: int) -> str:
+        """The name of the derived table that is closed as the ``number``-th one."""
+        free = (one for one in count(1) if f"d{one}" not in self.taken)
+        return f"d{next(islice(free, number - 1, None))}"
+
+
+class NamesBinding(Names):
     """The hooks for one database, or the part of it that a question is linked to.
 
     Args:
@@ -52,12 +84,8 @@ class NamesBinding:
         literal: Callable[[str | int | float], str],
         free: bool,
     ) -> None:
-        if not tables:
-            raise ContextError("no table can be named; open a database that has tables")
-        self.quoted = quoted
-        self.tables = {quoted(name): tuple(map(quoted, columns)) for name, columns in tables.items()}
+        super().__init__(tables, quoted)
         self.reader = Reader(self.tables)
-        self.taken = {name.lower() for name in tables}
         self.labels: dict[Scope, int] = {}
         self.root = Scope()
         values = list(values)
@@ -68,6 +96,7 @@ class NamesBinding:
             "free": '""' if free else NEVER,
             "name": _choice(OUTPUTS),
             "nothing": NOTHING,
+            "carried": '(" " | ", ") nothing',
             "later": '" SELECT " nothing',
             "placed": '(" ON " | " USING (") nothing',
             "beside": '(" SELECT " | " JOIN " | " LEFT JOIN ") nothing',
@@ -129,14 +158,14 @@ class NamesBinding:
             root = self.label(self.root)
             name = _text(self._cte(self.root) + " AS (")
             recursive = f'"RECURSIVE " {name} (query-{root} ")" | constants-{root} " UNION") nothing'
-            return f'query-{root} | "WITH " ({name} query-{root} ")" nothing | {recursive})'
+            return f'query-{root} | "WITH " ({name} query-{root} ")" carried | {recursive})'
         last = opened[-1]
         label = self.label(Scope(last.scope.named))
         if last.kind == "arm":
             width = last.scope.arms
             arms = f"again-arm-{width}-{label} | from-recursive-{width}-{self.label(last.scope)}"
             arms = arms if 0 < width <= WIDEST else "nothing"
-            return f'{_text(last.text)} (" ALL " | " ") ({arms if 0 < width <= 6 else "nothing"}) ")" nothing'
+            return f'{_text(last.text)} (" ALL " | " ") ({arms if 0 < width <= 6 else "nothing"}) ")" carried'
         more = ""
         if len(last.scope.named) < MOST_NAMED:
             body = f'query-{label} ")"' + (f' | constants-{label} " UNION"' if "RECURSIVE " in last.text[:15] else "")
@@ -213,8 +242,7 @@ class NamesBinding:
         widened = {event.scope for event in state if event.kind == "joined"}
         texts = [text for text, source in self._candidates(scope) if scope.joined(source) not in widened]
         closed = sum(event.kind == "derived" for event in state)
-        free = (number for number in count(1) if f"d{number}" not in self.taken)
-        alias = f"d{next(islice(free, closed, None))}"
+        alias = self.derived(closed + 1)
         texts.append(f'"(" query-{self.label(Scope(scope.named))} ")" " AS " {_text(alias)}')
         return " | ".join(texts)
 
@@ -229,18 +257,6 @@ class NamesBinding:
             if name.lower() in visible:
                 alias = self.alias(name, visible)
                 yield f'{_text(name)} " AS " {_text(alias)}', Source(alias, columns)
-
-    def alias(self, name: str, visible: set[str]) -> str:
-        """The name of another reading of ``name`` where it is visible already."""
-        bare = name[1:-1] if name[:1] in '"`' else name
-        return self.free_name(bare + "_{}", 2, visible)
-
-    def free_name(self, pattern: str, number: int, used: Iterable[str]) -> str:
-        """The first name of ``pattern``, numbered from ``number`` on, that no table and nothing in ``used`` has."""
-        taken = self.taken | {name.strip('"`').lower() for name in used}
-        while pattern.format(number).lower() in taken:
-            number += 1
-        return self.quoted(pattern.format(number))
 
     @staticmethod
     def _using(scope: Scope, source: Source) -> str:

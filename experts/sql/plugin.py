@@ -23,6 +23,8 @@ from experts.sql.literals import made_up
 from experts.sql.schema import Schema, from_ddl, quote, read_sqlite
 from experts.sql.selecting import SelectingBinding
 from experts.sql.surface import surface as named
+from experts.sql.tongues import written_out
+from experts.sql.typed import TypedBinding
 
 if TYPE_CHECKING:
     from sqlglot import exp
@@ -138,7 +140,9 @@ class SqlContext:
         return copy
 
     def everything(self, surface: str = "names") -> Binding:
-        """The grammar's names for the whole database, written out on ``surface``."""
+        """The grammar's names for the whole database, written out on ``surface``; in its own dialect they have kinds."""
+        if self.dialect != "sqlite":
+            return self._typed
         return ListingBinding(self._whole.names) if named(surface).select_first else self._whole
 
     @cached_property
@@ -149,6 +153,10 @@ class SqlContext:
         ]
         return binding.SqlBinding(tables, (), (), "names")
 
+    @cached_property
+    def _typed(self) -> TypedBinding:
+        return written_out(self.schema, self.dialect)
+
     def inner(self, sql: str, surface: str = "names") -> str:
         """``sql``, in either order of clauses, as the grammar writes it on ``surface``.
 
@@ -157,7 +165,11 @@ class SqlContext:
         """
         from experts.sql import inner
         from experts.sql.listed import ListedTurning
+        from experts.sql.typed_inner import TypedTurning
 
+        if self.dialect != "sqlite":
+            first = sql.lstrip().startswith("FROM ")
+            return sql if first else inner.inner(sql, self._typed, self.dialect, TypedTurning)
         if named(surface).select_first:
             return inner.inner(sql, self._whole.names, turning=ListedTurning)
         return sql if sql.lstrip().startswith("FROM ") else inner.inner(sql, self._whole.names)

@@ -1,0 +1,351 @@
+"""The hooks of the grammars that know what kind a value is: ``sql-{postgres,duckdb,mysql}.gbnf``.
+
+As in :mod:`experts.sql.names`, what a query can name is read from the text as it is written. Here every column has a
+kind as well, a query that is grouped sees its keys alone, and the arms of a set operation have the kinds of the first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+
+from expert_cli.grammar.bind import NEVER
+from expert_cli.grammar.nodes import Literal, write
+from experts.sql.kinds import COMPARED, KINDS, NUMBER, OTHER, TRUTH, WHOLE
+from experts.sql.names import MOST_NAMED, MOST_SOURCES, NOTHING, OUTPUTS, Names
+from experts.sql.typed_reading import read
+from experts.sql.typed_scopes import Column, Event, Scope, Source
+
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+_ARM = '" UNION" nothing'
+
+State = tuple[Event, ...]
+
+
+class TypedBinding(Names):
+    """The hooks for one database, or the part of it that a question is linked to.
+
+    Args:
+        tables: by table name, column names and their kinds.
+        values: literals that the question offers.
+        quoted: writes a name as an identifier of the dialect.
+        literal: writes a value as a literal of the dialect.
+        free: whether literals may also be made up.
+        full: whether the dialect has FULL JOIN.
+        lateral: whether it has LATERAL.
+
+    Raises:
+        ContextError: there is no table.
+    """
+
+    def __init__(
+        self,
+        tables: Mapping[str, Mapping[str, str]],
+        values: Iterable[str | int | float],
+        *,
+        quoted: Callable[[str], str],
+        literal: Callable[[str | int | float], str],
+        free: bool,
+        full: bool,
+        lateral: bool,
+    ) -> None:
+        super().__init__({name: tuple(columns) for name, columns in tables.items()}, quoted)
+        self.columns = {
+            quoted(name): tuple(Column(quoted(column), kind) for column, kind in columns.items())
+            for name, columns in tables.items()
+        }
+        self.full, self.lateral = full, lateral
+        self.labels: dict[Scope, int] = {}
+        self.root = Scope()
+        values = list(values)
+        texts = [value for value in values if isinstance(value, str)]
+        numbers = [value for value in values if not isinstance(value, str) and value >= 0]
+        self.fixed = {
+            "offered-number": _choice(map(literal, numbers)),
+            "offered-text": _choice(literal(text) for text in texts if "\\" not in text),
+            "offered-time": _choice(f"DATE {literal(text)}" for text in texts if _DATE.fullmatch(text)),
+            "offered-count": _choice(str(value) for value in numbers if isinstance(value, int) and value > 0),
+            "free": '""' if free else NEVER,
+            "name": _choice(OUTPUTS),
+            "subquery-own": NEVER,
+            "nothing": NOTHING,
+            "carried": '(" " | ", ") nothing',
+            "later": '(" WHERE " | " GROUP BY " | " SELECT ") nothing',
+            "placed": '(" ON " | " USING (") nothing',
+            "beside": '(" SELECT " | " JOIN ") nothing',
+            "more": '(" ORDER BY " | set-operator) nothing',
+        }
+
+    @lru_cache(maxsize=1024)  # noqa: B019 - a binding lives as long as its question
+    def state(self, written: str) -> State:
+        """What has come into view so far."""
+        return read(self.columns, written)
+
+    def rules(self, state: State) -> Mapping[str, str]:
+        """The hook bodies of ``state``."""
+        rules = dict(self.fixed)
+        rules["begin"] = self._begin(state)
+        known = {self.root: None} | {event.scope: None for event in state}
+        contexts = dict.fromkeys(_outside(scope) for scope in known) | dict.fromkeys(_inside(scope) for scope in known)
+        for scope in contexts | known:
+            rules |= self._scope(scope, state)
+        return rules
+
+    def label(self, scope: Scope) -> str:
+        return f"s{self.labels.setdefault(scope, len(self.labels))}"
+
+    def _scope(self, scope: Scope, state: State) -> dict[str, str]:
+        label = self.label(scope)
+        grouped = scope.keys is not None
+        rules = {
+            f"star-{label}": NEVER if grouped else self._star(scope, compared=False),
+            f"same-star-{label}": NEVER if grouped else self._star(scope, compared=True),
+            f"grouping-{label}": '""' if grouped else NEVER,
+            f"ungrouped-{label}": NEVER if grouped else '""',
+            f"group-key-{label}": " | ".join(_verbatim(key.name) for key in scope.keys or ()) or NEVER,
+            f"from-{label}": self._from(scope, state),
+            f"again-{label}": f"from-{self.label(_outside(scope))}",
+            f"grouped-{label}": self._grouped(scope, state),
+            f"listed-{label}": self._listed(scope, state),
+            f"typed-{label}": self._typed(scope, label),
+            f"ordinals-{label}": _choice(str(number) for number, _ in enumerate(scope.arms, 1)),
+            f"others-{label}": self._others(scope, state),
+        }
+        for prefix, columns in (("", scope.visible()), ("own-", scope.own())):
+            for kind in KINDS:
+                these = (one.name for one in columns if one.kind == kind or (kind == NUMBER and one.kind == WHOLE))
+                rules[f"{prefix}{kind}-{label}"] = " | ".join(map(_verbatim, dict.fromkeys(these))) or NEVER
+        if any(event.kind == "joined" and event.scope == scope for event in state):
+            rules[f"joined-{label}"] = self._joined(scope, state)
+        return rules
+
+    @staticmethod
+    def _star(scope: Scope, *, compared: bool) -> str:
+        sources = [one for one in scope.sources if not compared or all(each.kind != OTHER for each in one.columns)]
+        whole = ["*"] if sources and len(sources) == len(scope.sources) else []
+        return _choice(whole + [f"{source.name}.*" for source in sources])
+
+    def _begin(self, state: State) -> str:
+        """A WITH clause as far as it is written, word for word, and how it goes on."""
+        opened = [event for event in state if event.kind in ("named", "arm")]
+        root = self.label(self.root)
+        if not opened:
+            name = _text(self._cte(self.root) + " AS (")
+            queries = f'"WITH " ({name} table-query-{root} ")" carried | "RECURSIVE " {name} table-query-{root} {_ARM})'
+            return f"query-{root} | {queries}"
+        last = opened[-1]
+        label = self.label(last.scope)
+        if last.kind == "arm":
+            arm = f"from-recursive-arm-{label}"
+            return f'{_verbatim(last.text)} ((" UNION " | " UNION ALL ") {arm} ")" carried | ")" carried)'
+        more = ""
+        if len(last.scope.named) < MOST_NAMED:
+            arm = f" | {_ARM}" if last.text.startswith("WITH RECURSIVE ") else ""
+            body = f'table-query-{label} (")" carried{arm})'
+            more = f" | {_text(', ' + self._cte(last.scope) + ' AS (')} {body}"
+        return f'{_verbatim(last.text)} (" " query-{label}{more})'
+
+    def _cte(self, scope: Scope) -> str:
+        return self.free_name("cte{}", len(scope.named) + 1, {source.name for source in scope.named})
+
+    def _from(self, scope: Scope, state: State) -> str:
+        """FROM in a subquery of ``scope``, or in a query that nothing is around; in an arm that reads itself, that."""
+        context = _inside(scope)
+        if context.reads is not None:
+            wider = context.joined(context.reads)
+            read = any(event.kind == "joined" and event.scope == wider for event in state)
+            return f"{_text('FROM ' + context.reads.name)} {f'joined-{self.label(wider)}' if read else 'beside'}"
+        known = self._known(context, state, "{source} {joined}")
+        return f'"FROM " ({" | ".join([*known, f"others-{self.label(context)} beside"])})'
+
+    def _joined(self, scope: Scope, state: State) -> str:
+        """What may follow the sources of ``scope``: another source, or the next clause once that is written."""
+        begun = any(event.kind == "begun" and event.scope == scope for event in state)
+        label = self.label(scope)
+        later = "later" if scope.reads is None else '(" WHERE " | " SELECT ") nothing'
+        options = [f"then-{label}" if begun else later]
+        if len(scope.sources) < MOST_SOURCES:
+            placed = self._known(scope, state, '{source} (" ON " on-{label}{using}) {joined}')
+            beside = self._known(scope, state, "{source} {joined}")
+            kinds = "join-kind" if scope.reads is None else '(" JOIN " | " LEFT JOIN ")'
+            options.append(f"{kinds} ({' | '.join([*placed, f'others-{label} placed'])})")
+            options.append(f"cross-kind ({' | '.join([*beside, f'others-{label} beside'])})")
+            if self.full and scope.reads is None:
+                options.append(f"full-kind ({self._full(scope, state)})")
+            if self.lateral and scope.reads is None:
+                beside = self._known(scope, state, "{source} {joined}", lateral=True)
+                derived = self._derived(Scope(scope.named, scope), state)
+                options.append(f'" LATERAL JOIN (" ({" | ".join([*beside, f"{derived} beside"])})')
+        return " | ".join(options)
+
+    def _full(self, scope: Scope, state: State) -> str:
+        """The tables and named queries that FULL JOIN may add to ``scope``: servers have it for equalities alone."""
+        widened = {event.scope for event in state if event.kind == "joined"}
+        options = []
+        for text, source in self._candidates(scope):
+            wider = scope.joined(source)
+            if equal := _equal(scope, source):
+                then = f'" ON " ({equal}) joined-{self.label(wider)}' if wider in widened else "placed"
+                options.append(f"{text} {then}")
+        return " | ".join(options) or "nothing"
+
+    def _known(self, scope: Scope, state: State, shape: str, *, lateral: bool = False) -> list[str]:
+        """The sources that may be added to ``scope`` and have been; ``shape`` says how their rules go on."""
+        widened = {event.scope for event in state if event.kind == "joined"}
+        texts = {} if lateral else {text: scope.joined(source) for text, source in self._candidates(scope)}
+        texts = {text: wider for text, wider in texts.items() if wider in widened}
+        for event in state:
+            if event.kind == "derived" and event.before == scope and event.lateral == lateral:
+                texts[("" if lateral else '"(" ') + _verbatim(event.text)] = event.scope
+        options = []
+        for text, wider in texts.items():
+            using, label = _using(scope, wider.sources[-1]), self.label(wider)
+            options.append(shape.format(source=text, label=label, using=using, joined=f"joined-{label}"))
+        return options
+
+    def _others(self, scope: Scope, state: State) -> str:
+        """The sources that may be added to ``scope`` and have not been yet."""
+        widened = {event.scope for event in state if event.kind == "joined"}
+        texts = [text for text, source in self._candidates(scope) if scope.joined(source) not in widened]
+        return " | ".join([*texts, f'"(" {self._derived(Scope(scope.named), state)}'])
+
+    def _derived(self, inner: Scope, state: State) -> str:
+        """A derived table, its query written in ``inner``, after its parenthesis."""
+        closed = sum(event.kind == "derived" for event in state)
+        alias = self.derived(closed + 1)
+        return f'table-query-{self.label(inner)} ")" " AS " {_text(alias)}'
+
+    def _candidates(self, scope: Scope) -> Iterable[tuple[str, Source]]:
+        """Tables and named queries as they may be written after the sources of ``scope``."""
+        named = {source.name: source.columns for source in scope.named}
+        visible = set(scope.names())
+        for name, columns in (self.columns | named).items():
+            if name.lower() in visible:
+                alias = self.alias(name, visible)
+                yield f'{_text(name)} " AS " {_text(alias)}', Source(alias, columns, name)
+            else:
+                yield _text(name), Source(name, columns, name)
+
+    def _grouped(self, scope: Scope, state: State) -> str:
+        """GROUP BY in ``scope``: as it was written, leading on, or still to be written."""
+        known = [
+            f"{_verbatim(event.text)} then-{self.label(event.scope)}"
+            for event in state
+            if event.kind == "grouped" and event.before == scope
+        ]
+        return " | ".join([*known, f'keys-{self.label(scope)} (" SELECT " | " HAVING ") nothing'])
+
+    def _listed(self, scope: Scope, state: State) -> str:
+        """SELECT and the items of ``scope`` as they were written, with what goes by their number and kind."""
+        options = []
+        for event in state:
+            if event.kind != "listed" or event.before != scope:
+                continue
+            text, kinds = _verbatim(event.text), event.scope.arms
+            numbers = _choice(str(number) for number, _ in enumerate(kinds, 1))
+            keys = distinct_on(event.text)
+            begin = ' ", " '.join(f"{_verbatim(key)} direction" for key in keys) or f"({numbers}) direction"
+            sort = f"sort-{self.label(scope)}" if keys else f"({numbers}) direction"
+            options.append(f'{text} " ORDER BY " {begin} (", " {sort})* limit?')
+            if all(kind in (*COMPARED, TRUTH) for kind in kinds):
+                options.append(f"{text} set-operator from-arm-{self.label(event.scope)}")
+        return " | ".join(options) or NEVER
+
+    @staticmethod
+    def _typed(scope: Scope, label: str) -> str:
+        """The items of an arm of ``scope``; where it reads itself, of the very types of the first arm's."""
+        if scope.reads is not None:
+            return ' ", " '.join(f"({_again(scope, place)})" for place, _ in enumerate(scope.arms))
+        rules = {kind: f"figure-{kind}-shown-{label}" for kind in COMPARED} | {TRUTH: f"condition-shown-{label}"}
+        return ' ", " '.join(rules.get(kind, "nothing") for kind in scope.arms) or NEVER
+
+
+def distinct_on(text: str) -> list[str]:
+    """The keys of DISTINCT ON in a SELECT clause."""
+    begin = " SELECT DISTINCT ON ("
+    if not text.startswith(begin):
+        return []
+    keys, depth = [""], 0
+    for piece in _PIECE.findall(text[len(begin) :]):
+        if depth == 0 and piece in (")", ", "):
+            if piece == ")":
+                break
+            keys.append("")
+            continue
+        depth += piece.count("(") - piece.count(")") if piece[0] != "'" else 0
+        keys[-1] += piece
+    return keys
+
+
+def _again(scope: Scope, place: int) -> str:
+    """What the arm of a recursive query that reads itself may say in the place of one column."""
+    assert scope.reads is not None
+    name = f"{scope.reads.name}.{scope.reads.columns[place].name}"
+    origin = scope.origins[place]
+    if origin.isdigit():
+        return f'{_text(name)} ((" + " | " - " | " * ") digit)?'
+    table, _, column = origin.rpartition(".")
+    same = [f"{source.name}.{column}" for source in scope.sources if table and source.table == table]
+    return _choice([name, *same])
+
+
+def _outside(scope: Scope) -> Scope:
+    """Where another arm of the query of ``scope`` chooses its sources."""
+    return Scope(scope.named, scope.outer, arms=scope.arms, reads=scope.reads, origins=scope.origins)
+
+
+def _inside(scope: Scope) -> Scope:
+    """Where a query that is written in ``scope`` chooses its sources."""
+    return Scope(scope.named, scope) if scope.sources else scope
+
+
+def _using(scope: Scope, source: Source) -> str:
+    """USING as another way than ON: with columns of ``source`` that exactly one source before it has, of one kind."""
+    before = [column for one in scope.sources for column in one.columns]
+    shared = []
+    for column in source.columns:
+        others = [one for one in before if one.name.lower() == column.name.lower()]
+        if len(others) == 1 and _alike(column, others[0]):
+            shared.append(column.name)
+    return f' | " USING (" ({_choice(shared)}) ")"' if shared else ""
+
+
+def _equal(scope: Scope, source: Source) -> str:
+    """One column of the sources so far and one of ``source``, of one kind."""
+    options = []
+    for kind in COMPARED:
+        before = [column.name for column in scope.own() if _alike(column, Column("", kind))]
+        added = [f"{source.name}.{column.name}" for column in source.columns if _alike(column, Column("", kind))]
+        if before and added:
+            options.append(f'({_choice(before)}) " = " ({_choice(added)})')
+    return " | ".join(options)
+
+
+def _alike(one: Column, other: Column) -> bool:
+    kinds = {NUMBER if column.kind == WHOLE else column.kind for column in (one, other)}
+    return len(kinds) == 1 and OTHER not in kinds
+
+
+# How the grammars cut text: what is written already is repeated word for word, in the same pieces.
+_PIECE = re.compile(
+    r"'(?:[^']|'')*'|[\d.]+"
+    r"| (?:GROUP BY|ORDER BY|UNION ALL|(?:LEFT |RIGHT |FULL |CROSS )?JOIN|(?:ROWS|GROUPS|RANGE) BETWEEN) "
+    r"| NOT(?= (?:IN|LIKE|ILIKE|BETWEEN) )| (?:DESC|ASC|END)\b| NULLS (?:FIRST|LAST)"
+    r"| (?:IN|OVER|USING) \(| FILTER\(WHERE | (?:[A-Z]+|[^\w\s'\"`(),]+) "
+    r"|(?:PARTITION BY|ORDER BY|DISTINCT FROM|DISTINCT|NOT|FROM|SELECT|INTERVAL|DATE|TIMESTAMP|ANY|ALL) "
+    r"|EXISTS \(|[A-Z_]+\(|, "
+    r"|(?:\w+|\"(?:[^\"]|\"\")*\"|`[^`]*`)(?:\.(?:\w+|\*|\"(?:[^\"]|\"\")*\"|`[^`]*`))?|."
+)
+
+
+def _verbatim(text: str) -> str:
+    return " ".join(_text(piece) for piece in _PIECE.findall(text))
+
+
+def _choice(texts: Iterable[str]) -> str:
+    return " | ".join(_text(text) for text in dict.fromkeys(texts)) or NEVER
+
+
+def _text(text: str) -> str:
+    return write(Literal(text))

@@ -1,0 +1,89 @@
+"""The scopes of the typed grammars: what a query may name in each part of it, and of what kind it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as it is written, or the text of a key, and its kind."""
+
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """What FROM reads: the name that columns are written with, the columns, and the table or named query it is."""
+
+    name: str
+    columns: tuple[Column, ...]
+    table: str = ""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The sources of one FROM so far, the scope around it where its columns are visible, and the named queries.
+
+    ``keys`` are those of GROUP BY once it is written. ``arms`` are the kinds that another arm of a set operation has to
+    have; in the arm of a recursive query that ``reads`` itself, ``origins`` are the columns they come from.
+    """
+
+    named: tuple[Source, ...] = ()
+    outer: Scope | None = None
+    sources: tuple[Source, ...] = ()
+    keys: tuple[Column, ...] | None = None
+    arms: tuple[str, ...] = ()
+    reads: Source | None = None
+    origins: tuple[str, ...] = ()
+
+    def own(self) -> tuple[Column, ...]:
+        """The columns of the sources."""
+        return tuple(Column(f"{one.name}.{each.name}", each.kind) for one in self.sources for each in one.columns)
+
+    def visible(self) -> tuple[Column, ...]:
+        """What may be named where rows, or groups of them, are looked at one by one."""
+        own = self.own()
+        keys = [key if key in own else Column(f"({key.name})", key.kind) for key in self.keys or ()]
+        inside = own if self.keys is None else keys
+        return (*inside, *(self.outer.beyond() if self.outer else ()))
+
+    def beyond(self) -> tuple[Column, ...]:
+        """What a subquery sees of this scope and those around it: columns, but not keys that are computed."""
+        own = self.own()
+        inside = own if self.keys is None else tuple(key for key in self.keys if key in own)
+        return (*inside, *(self.outer.beyond() if self.outer else ()))
+
+    def names(self) -> frozenset[str]:
+        """The names of all sources in reach, in lower case."""
+        return frozenset(source.name.lower() for source in self.sources) | (
+            self.outer.names() if self.outer else frozenset()
+        )
+
+    def joined(self, source: Source) -> Scope:
+        return replace(self, sources=(*self.sources, source), keys=None)
+
+    def grouped(self, keys: tuple[Column, ...]) -> Scope:
+        return replace(self, keys=keys)
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that widens what may be written: ``kind`` is
+
+    ``joined``   ``scope`` has its present sources
+    ``begun``    what follows the sources of ``scope`` is written
+    ``grouped``  in ``before``, the GROUP BY ``text`` leads to ``scope``
+    ``listed``   in ``before``, SELECT and its items ``text`` are written; ``scope`` reads another arm of its kinds
+    ``derived``  in ``before``, the derived table ``text``, but for its parenthesis, leads to ``scope``;
+                 ``lateral`` if it sees the sources before it
+    ``arm``      the first arm of a recursive query is written, up to ``text``; ``scope`` reads itself
+    ``named``    the WITH clause ``text`` is written, and ``scope`` reads its queries
+    """
+
+    kind: str
+    scope: Scope
+    before: Scope | None = None
+    text: str = ""
+    lateral: bool = False

@@ -1,0 +1,34 @@
+"""Write ``grammars/sql-{postgres,duckdb,mysql}.gbnf`` from what they have in common.
+
+    python packaging/grammars/write.py
+
+A line of ``typed.gbnf`` that begins with ``@duckdb,postgres`` is for these dialects alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+DIALECTS = {"postgres": "PostgreSQL", "duckdb": "DuckDB", "mysql": "MySQL"}
+
+
+def grammar(dialect: str) -> str:
+    """The text of one dialect's grammar."""
+    lines = []
+    for line in (HERE / "typed.gbnf").read_text("utf-8").splitlines(keepends=True):
+        if line.startswith("@"):
+            marks, _, line = line[1:].partition(" ")
+            if dialect not in marks.split(","):
+                continue
+        lines.append(line.replace("NAME", DIALECTS[dialect], 1).replace("DIALECT", dialect, 1))
+    return "".join(lines)
+
+
+def main() -> None:
+    for dialect in DIALECTS:
+        (HERE.parents[1] / "grammars" / f"sql-{dialect}.gbnf").write_text(grammar(dialect), "utf-8", newline="\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,338 @@
+"""The grammars for PostgreSQL, DuckDB and MySQL: what they accept over the shop, refuse, and write, in their own engines."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from random import Random
+
+import pytest
+import sqlglot
+from click.testing import CliRunner
+from engines import Engine, engine, missing
+from grammar_cases import VOCABULARY, accepts, encode
+
+from expert_cli.cli import main
+from expert_cli.errors import ContextError
+from expert_cli.grammar.matcher import Matcher
+from expert_cli.grammar.sample import sample
+from experts.sql import kinds
+from experts.sql.plugin import SqlContext
+from experts.sql.sample import DDL
+from experts.sql.schema import Schema, from_ddl
+from experts.sql.scopes import WORD
+from experts.sql.typed import distinct_on
+from experts.sql.typed_reading import read
+from experts.sql.typed_scopes import Column
+
+ROOT = Path(__file__).resolve().parents[1]
+DIALECTS = ("postgres", "duckdb", "mysql")
+
+# What the shop lacks: a truth, a moment, a kind that cannot be compared, names that need quotes.
+MORE = """
+CREATE TABLE visits (id INTEGER, customer_id INTEGER, begun TIMESTAMP, paid BOOLEAN, trace JSON, boss_id INTEGER);
+CREATE TABLE "Order Lines" (id INTEGER, "select" TEXT, "Größe" NUMERIC(10, 2), d1 DATE);
+CREATE TABLE d1 (id INTEGER, cte1 TEXT, x1 TEXT);
+"""
+
+
+@cache
+def shop() -> Schema:
+    return from_ddl(DDL + MORE)
+
+
+@cache
+def context(dialect: str) -> SqlContext:
+    return SqlContext(shop(), None, dialect)
+
+
+@cache
+def fresh(dialect: str) -> Matcher:
+    text = (ROOT / "grammars" / f"sql-{dialect}.gbnf").read_text("utf-8")
+    return Matcher(VOCABULARY, text, context(dialect).everything())
+
+
+@pytest.fixture(scope="module", params=DIALECTS)
+def running(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    dialect: str = request.param
+    if reason := missing(dialect):
+        pytest.skip(reason)
+    with engine(dialect) as found:
+        found.create(shop())
+        yield found
+
+
+EVERYWHERE = {
+    "named": "WITH t AS (SELECT id, age FROM customers) SELECT COUNT(*) FROM t WHERE age > 30",
+    "named twice": "WITH t AS (SELECT id FROM customers), u AS (SELECT id FROM t) SELECT t.id FROM t JOIN u ON t.id = u.id",
+    "recursive numbers": "WITH RECURSIVE t AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM t WHERE n < 5) SELECT n FROM t",
+    "recursive rows": "WITH RECURSIVE t AS (SELECT id, boss_id FROM visits WHERE boss_id IS NULL UNION ALL "
+    "SELECT v.id, v.boss_id FROM t JOIN visits AS v ON v.boss_id = t.id) SELECT COUNT(*) FROM t",
+    "union": "SELECT city FROM customers UNION SELECT city FROM suppliers ORDER BY 1 LIMIT 3",
+    "three arms": "SELECT city, 1 FROM customers UNION ALL SELECT city, 2 FROM suppliers UNION SELECT country, 3 FROM suppliers",
+    "intersect": "SELECT city FROM customers INTERSECT SELECT city FROM suppliers",
+    "except": "SELECT id FROM customers EXCEPT SELECT customer_id FROM orders",
+    "frame": "SELECT id, SUM(total) OVER (PARTITION BY customer_id ORDER BY order_date ROWS BETWEEN 2 PRECEDING AND CURRENT ROW) FROM orders",
+    "rank": "SELECT id, RANK() OVER (ORDER BY total DESC) FROM orders",
+    "lag": "SELECT LAG(total, 1) OVER (ORDER BY id) FROM orders",
+    "window over groups": "SELECT status, SUM(COUNT(*)) OVER () FROM orders GROUP BY status",
+    "correlated": "SELECT name FROM customers AS c WHERE age > (SELECT AVG(age) FROM customers AS d WHERE d.city = c.city)",
+    "exists": "SELECT name FROM customers AS c WHERE EXISTS (SELECT 1 FROM orders AS o WHERE o.customer_id = c.id)",
+    "not exists": "SELECT name FROM customers AS c WHERE NOT EXISTS (SELECT * FROM orders AS o WHERE o.customer_id = c.id)",
+    "derived": "SELECT AVG(t.n) FROM (SELECT COUNT(*) AS n FROM orders GROUP BY customer_id) AS t",
+    "case": "SELECT CASE WHEN age > 60 THEN 'old' WHEN age > 30 THEN CASE WHEN city = 'Oslo' THEN 'o' ELSE 'm' END ELSE 'young' END FROM customers",
+    "simple case": "SELECT CASE status WHEN 'shipped' THEN 1 ELSE 0 END FROM orders",
+    "case in sum": "SELECT SUM(CASE WHEN status = 'shipped' THEN total ELSE 0 END) / COUNT(*) FROM orders",
+    "extract": "SELECT EXTRACT(YEAR FROM order_date), COUNT(*) FROM orders GROUP BY EXTRACT(YEAR FROM order_date)",
+    "clock": "SELECT EXTRACT(HOUR FROM begun) FROM visits",
+    "interval": "SELECT COUNT(*) FROM orders WHERE order_date >= CAST('2024-01-01' AS DATE) AND order_date < CAST('2024-01-01' AS DATE) + INTERVAL '1' YEAR",
+    "compared with a date": "SELECT id FROM orders WHERE order_date BETWEEN '2024-01-01' AND '2024-12-31'",
+    "like": "SELECT name FROM customers WHERE name LIKE 'A%' AND NOT email LIKE '%x%'",
+    "between": "SELECT name FROM products WHERE price BETWEEN 10 AND 20 OR stock NOT BETWEEN 1 AND 2",
+    "in": "SELECT name FROM customers WHERE city IN ('Oslo', 'Rome') AND id NOT IN (SELECT customer_id FROM orders)",
+    "null": "SELECT name FROM customers WHERE age IS NULL OR age IS NOT NULL",
+    "truth": "SELECT id FROM visits WHERE paid AND NOT paid = FALSE",
+    "distinct": "SELECT DISTINCT city, country FROM customers ORDER BY country DESC, city",
+    "count distinct": "SELECT COUNT(DISTINCT city) FROM customers",
+    "having": "SELECT city, COUNT(*) FROM customers GROUP BY city HAVING COUNT(*) > 2 ORDER BY COUNT(*) DESC LIMIT 5 OFFSET 1",
+    "having alone": "SELECT COUNT(*) FROM orders HAVING COUNT(*) > 1",
+    "self-join": "SELECT a.name FROM customers AS a JOIN customers AS b ON a.city = b.city AND a.id < b.id",
+    "outer join": "SELECT c.name FROM customers AS c LEFT JOIN orders AS o ON o.customer_id = c.id WHERE o.id IS NULL",
+    "using": "SELECT o.id FROM orders AS o JOIN reviews AS r USING (customer_id)",
+    "scalar": "SELECT name, (SELECT MAX(total) FROM orders) FROM customers",
+    "any": "SELECT name FROM products WHERE price >= ALL (SELECT price FROM products)",
+    "uncomparable": "SELECT trace, COUNT(trace) OVER () FROM visits WHERE trace IS NOT NULL",
+    "division": "SELECT 100.0 * COUNT(*) / (SELECT COUNT(*) FROM orders) FROM orders WHERE status = 'returned'",
+    "text": "SELECT UPPER(name), LENGTH(name), REPLACE(name, 'a', 'b'), SUBSTRING(name, 1, 3), CONCAT(name, ' ', city) FROM customers",
+    "cast": "SELECT CAST(price AS DECIMAL(10, 2)) FROM products",
+    "without FROM": "SELECT 1 + 2, 'a'",
+    "shadows": "SELECT t.cte1, t.x1 FROM (SELECT cte1, x1 FROM d1) AS t JOIN (SELECT id FROM d1) AS u ON u.id = 1 WHERE t.x1 = 'a'",
+}
+NAMED = {
+    "postgres": {
+        "quoted": 'SELECT "select", "Größe" FROM "Order Lines" ORDER BY "Größe" DESC NULLS LAST',
+        "distinct on": "SELECT DISTINCT ON (customer_id) customer_id, total FROM orders ORDER BY customer_id, total DESC",
+        "lateral": "SELECT c.name, o.total FROM customers AS c CROSS JOIN LATERAL (SELECT total FROM orders WHERE customer_id = c.id ORDER BY total DESC LIMIT 1) AS o",
+        "full": "SELECT c.name FROM customers AS c FULL JOIN orders AS o ON c.id = o.customer_id",
+        "rollup": "SELECT country, city, COUNT(*), GROUPING(city) FROM customers GROUP BY ROLLUP (country, city)",
+        "grouping sets": "SELECT country, COUNT(*) FROM customers GROUP BY GROUPING SETS ((country), (country, city), ())",
+        "ilike": "SELECT name FROM customers WHERE name ILIKE 'a%'",
+        "is distinct": "SELECT name FROM customers WHERE age IS DISTINCT FROM 30",
+        "filter": "SELECT COUNT(*) FILTER(WHERE paid) FROM visits",
+        "date_trunc": "SELECT DATE_TRUNC('month', order_date), SUM(total) FROM orders GROUP BY DATE_TRUNC('month', order_date)",
+        "to_char": "SELECT TO_CHAR(order_date, 'YYYY-MM') FROM orders",
+        "days": "SELECT AVG(delivered_date - shipped_date) FROM shipments",
+        "string_agg": "SELECT city, STRING_AGG(name, ', ') FROM customers GROUP BY city",
+        "round": "SELECT ROUND(CAST(AVG(price) AS DECIMAL), 2) FROM products",
+        "percentile": "SELECT PERCENTILE_CONT(0.5) WITHIN GROUP (ORDER BY price) FROM products",
+        "concatenation": "SELECT name || ' of ' || city FROM customers",
+        "groups": "SELECT SUM(total) OVER (ORDER BY order_date GROUPS BETWEEN 1 PRECEDING AND CURRENT ROW) FROM orders",
+    },
+    "duckdb": {
+        "quoted": 'SELECT "select", "Größe" FROM "Order Lines" ORDER BY "Größe" DESC NULLS LAST',
+        "distinct on": "SELECT DISTINCT ON (customer_id) customer_id, total FROM orders ORDER BY customer_id, total DESC",
+        "lateral": "SELECT c.name, o.total FROM customers AS c CROSS JOIN LATERAL (SELECT total FROM orders WHERE customer_id = c.id) AS o",
+        "cube": "SELECT country, city, COUNT(*) FROM customers GROUP BY CUBE (country, city)",
+        "round": "SELECT ROUND(AVG(price), 2) FROM products",
+        "strftime": "SELECT STRFTIME(order_date, '%Y-%m') FROM orders",
+        "days": "SELECT AVG(DATE_DIFF('day', shipped_date, delivered_date)) FROM shipments",
+    },
+    "mysql": {
+        "quoted": "SELECT `select`, `Größe` FROM `Order Lines`",
+        "rollup": "SELECT country, COUNT(*) FROM customers GROUP BY country WITH ROLLUP",
+        "date_format": "SELECT DATE_FORMAT(order_date, '%Y-%m') FROM orders",
+        "days": "SELECT AVG(DATEDIFF(delivered_date, shipped_date)) FROM shipments",
+        "group_concat": "SELECT city, GROUP_CONCAT(name SEPARATOR ', ') FROM customers GROUP BY city",
+        "round": "SELECT ROUND(AVG(price), 2) FROM products",
+        "null-safe": "SELECT name FROM customers WHERE age <=> 30",
+    },
+}
+ACCEPTED = [(dialect, name, sql) for dialect in DIALECTS for name, sql in (EVERYWHERE | NAMED[dialect]).items()]
+
+
+@pytest.mark.parametrize(("dialect", "sql"), [pytest.param(one, sql, id=f"{one}-{name}") for one, name, sql in ACCEPTED])
+def test_accepted(dialect: str, sql: str) -> None:
+    inner = context(dialect).inner(sql)
+    assert accepts(fresh(dialect).fork(), encode(inner, pointers=False)), inner
+
+
+def test_accepted_queries_compile_as_they_were_and_as_they_are_turned(running: Engine) -> None:
+    for dialect, name, sql in ACCEPTED:
+        if dialect == running.dialect:
+            turned = context(dialect).outer(context(dialect).inner(sql))
+            assert running.explain(sql) is None, (name, sql)
+            assert running.explain(turned) is None, (name, turned)
+
+
+# What the server would refuse, as the grammars' own text: no token leads there.
+REFUSED = {
+    "sum of text": "FROM customers GROUP BY () SELECT SUM(customers.name)",
+    "text compared with a number": "FROM customers WHERE customers.name = 3 SELECT customers.id",
+    "date compared with a word": "FROM orders WHERE orders.order_date = 'soon' SELECT orders.id",
+    "column that is not grouped": "FROM customers GROUP BY customers.city SELECT customers.name",
+    "aggregate in WHERE": "FROM orders WHERE COUNT(*) > 1 SELECT orders.id",
+    "aggregate without a group": "FROM orders SELECT COUNT(*)",
+    "column of no source": "FROM orders SELECT customers.name",
+    "arm of another kind": "FROM customers SELECT customers.city UNION FROM orders SELECT orders.id",
+    "arm of another width": "FROM customers SELECT customers.city UNION FROM customers SELECT customers.city, customers.city",
+    "number of no column": "FROM customers SELECT DISTINCT customers.city ORDER BY 2",
+    "division by nothing": "FROM orders SELECT orders.total / 0",
+    "what is computed at once": "SELECT 1 / 0",
+    "cast of a word": "SELECT CAST('a' AS INT)",
+    "comparison of what has none": "FROM visits SELECT DISTINCT visits.trace",
+    "outer column that is not grouped": "FROM customers GROUP BY customers.city SELECT (FROM orders WHERE orders.customer_id = customers.id SELECT orders.total)",
+    "31 June": "SELECT DATE '2024-06-31'",
+    "window without an order": "FROM orders SELECT LAG(orders.total) OVER ()",
+    "alias that is taken": "FROM (FROM orders SELECT orders.id AS x1) AS d1 SELECT d1.x1",
+}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in REFUSED.items()])
+def test_refused(dialect: str, text: str) -> None:
+    assert not accepts(fresh(dialect).fork(), encode(text, pointers=False))
+
+
+def test_samples_parse_and_compile(running: Engine) -> None:
+    draw, texts = Random(f"7/{running.dialect}"), []
+    while len(texts) < 12:
+        written = sample(fresh(running.dialect).fork(), draw, calm=draw.choice((5, 10)), most=300)
+        if written is not None:
+            texts.append(written)
+    for written in texts:
+        ordinary = context(running.dialect).outer(written)
+        sqlglot.parse_one(ordinary, dialect=running.dialect)
+        assert running.explain(ordinary) is None, (ordinary, running.explain(ordinary))
+    assert sum(text.startswith("SELECT") for text in texts) < len(texts)
+
+
+def test_engines_refuse_what_is_wrong(running: Engine) -> None:
+    """The check of the samples can fail."""
+    for sql in ("SELECT nothing FROM orders", "SELECT name, COUNT(*) FROM customers GROUP BY city", "SELECT FROM WHERE"):
+        assert running.explain(sql)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_grammars_are_as_their_source_makes_them(dialect: str) -> None:
+    spec = importlib.util.spec_from_file_location("write", ROOT / "packaging" / "grammars" / "write.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    made = module.grammar(dialect)
+    assert (ROOT / "grammars" / f"sql-{dialect}.gbnf").read_text("utf-8") == made, "run packaging/grammars/write.py"
+
+
+DECLARED = {
+    "integer": kinds.WHOLE,
+    "bigint unsigned": kinds.WHOLE,
+    "serial": kinds.WHOLE,
+    "numeric(10, 2)": kinds.NUMBER,
+    "double precision": kinds.NUMBER,
+    "varchar(20)": kinds.TEXT,
+    "": kinds.TEXT,
+    "date": kinds.TIME,
+    "timestamp with time zone": kinds.TIME,
+    "time": kinds.OTHER,
+    "interval": kinds.OTHER,
+    "boolean": kinds.TRUTH,
+    "tinyint(1)": kinds.TRUTH,
+    "integer[]": kinds.OTHER,
+    "json": kinds.OTHER,
+    "money": kinds.OTHER,
+    "point": kinds.OTHER,
+}
+
+
+@pytest.mark.parametrize(("declared", "kind"), DECLARED.items())
+def test_declared_kinds(declared: str, kind: str) -> None:
+    assert kinds.declared(declared) == kind
+
+
+INFERRED = {
+    "t.n": kinds.NUMBER,
+    "t.d": kinds.TIME,
+    "-t.n": kinds.NUMBER,
+    "t.d + INTERVAL '1' DAY": kinds.TIME,
+    "(CAST(t.d AS DATE) - CAST(t.d AS DATE))": kinds.NUMBER,
+    "t.s || 'a'": kinds.TEXT,
+    "t.n > 3": kinds.TRUTH,
+    "(t.n > 3)": kinds.TRUTH,
+    "NOT t.n > 3": kinds.TRUTH,
+    "t.s IS NULL": kinds.TRUTH,
+    "CASE WHEN t.n > 3 AND t.s = 'a' THEN t.s ELSE 'b' END": kinds.TEXT,
+    "CASE WHEN t.n > 3 THEN CASE WHEN t.n > 4 THEN t.d END END": kinds.TIME,
+    "COALESCE(t.s, 'a')": kinds.TEXT,
+    "MAX(DISTINCT t.d)": kinds.OTHER,
+    "MAX(t.d)": kinds.TIME,
+    "MAX(t.d) FILTER(WHERE t.n > 3)": kinds.TIME,
+    "LAG(t.s, 1) OVER (ORDER BY t.n)": kinds.TEXT,
+    "COUNT(t.s)": kinds.NUMBER,
+    "CAST(t.n AS TEXT)": kinds.TEXT,
+    "CAST(t.s AS DOUBLE PRECISION)": kinds.NUMBER,
+    "EXTRACT(YEAR FROM t.d)": kinds.NUMBER,
+    "DATE_TRUNC('MONTH', t.d)": kinds.TIME,
+    "(FROM t SELECT t.s)": "of the query",
+    "'a'": kinds.TEXT,
+    "DATE '2024-01-01'": kinds.TIME,
+    "CURRENT_DATE": kinds.TIME,
+    "t.j": kinds.OTHER,
+}
+
+
+@pytest.mark.parametrize(("text", "kind"), INFERRED.items())
+def test_inferred_kinds(text: str, kind: str) -> None:
+    columns = {"t.n": kinds.NUMBER, "t.s": kinds.TEXT, "t.d": kinds.TIME, "t.j": kinds.OTHER}
+    words = [(one.group(), one.start()) for one in WORD.finditer(text)]
+    assert kinds.inferred(words, columns.get, lambda place: "of the query") == kind
+
+
+def test_a_grouped_scope_sees_its_keys() -> None:
+    tables = {"t": (Column("a", kinds.NUMBER), Column("b", kinds.TEXT)), "u": (Column("a", kinds.NUMBER),)}
+    events = read(tables, "FROM t GROUP BY t.a, UPPER(t.b) HAVING COUNT(*) > (FROM u SELECT u.a) SELECT ")
+    grouped = next(event.scope for event in events if event.kind == "grouped")
+    assert [(column.name, column.kind) for column in grouped.visible()] == [("t.a", "number"), ("(UPPER(t.b))", "text")]
+    assert [column.name for column in grouped.beyond()] == ["t.a"]
+    inner = next(event.scope for event in events if event.kind == "joined" and event.scope.outer)
+    assert [column.name for column in inner.visible()] == ["u.a", "t.a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        (" SELECT t.a", []),
+        (" SELECT DISTINCT t.a", []),
+        (" SELECT DISTINCT ON (t.a)t.b", ["t.a"]),
+        (" SELECT DISTINCT ON (COALESCE(t.a, 'x, )'), t.b)t.b, t.c", ["COALESCE(t.a, 'x, )')", "t.b"]),
+    ],
+)
+def test_distinct_on(text: str, keys: list[str]) -> None:
+    assert distinct_on(text) == keys
+
+
+@pytest.mark.parametrize(
+    ("sql", "problem"),
+    [
+        ("SELECT nothing FROM orders", "no column nothing"),
+        ("SELECT 1 FROM nowhere", "no table nowhere"),
+        ("DELETE FROM orders", "not a query"),
+        ("SELECT DISTINCT city FROM customers ORDER BY age", "select it"),
+    ],
+)
+def test_unturnable(sql: str, problem: str) -> None:
+    with pytest.raises(ContextError, match=problem):
+        context("postgres").inner(sql)
+
+
+def test_commands_open_the_target_in_the_dialect_of_the_grammar(tmp_path: Path) -> None:
+    schema, cases = tmp_path / "shop.sql", tmp_path / "cases.jsonl"
+    schema.write_text(DDL)
+    queries = ["SELECT city, COUNT(*) FROM customers GROUP BY city", "SELECT SUM(name) FROM customers"]
+    cases.write_text("".join(json.dumps({"id": n, "sql": sql}) + "\n" for n, sql in enumerate(queries)))
+    grammar = str(ROOT / "grammars" / "sql-postgres.gbnf")
+    ran = CliRunner().invoke(main, ["grammar", "accepts", grammar, "--db", str(schema), "--cases", str(cases)])
+    assert [json.loads(line)["accepted"] for line in ran.stdout.splitlines()] == [True, False], ran.output
+    drawn = CliRunner().invoke(main, ["grammar", "sample", grammar, "--db", str(schema), "-n", "3"])
+    assert len([sqlglot.parse_one(line, dialect="postgres") for line in drawn.stdout.splitlines()]) == 3
