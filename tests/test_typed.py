@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator
 from functools import cache
@@ -20,11 +19,12 @@ from expert_cli.errors import ContextError
 from expert_cli.grammar.matcher import Matcher
 from expert_cli.grammar.sample import sample
 from experts.sql import kinds
+from experts.sql.grammars import grammar
+from experts.sql.pieces import distinct_on
 from experts.sql.plugin import SqlContext
 from experts.sql.sample import DDL
 from experts.sql.schema import Schema, from_ddl
 from experts.sql.scopes import WORD
-from experts.sql.typed import distinct_on
 from experts.sql.typed_reading import read
 from experts.sql.typed_scopes import Column
 
@@ -217,12 +217,8 @@ def test_engines_refuse_what_is_wrong(running: Engine) -> None:
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_grammars_are_as_their_source_makes_them(dialect: str) -> None:
-    spec = importlib.util.spec_from_file_location("write", ROOT / "packaging" / "grammars" / "write.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    made = module.grammar(dialect)
-    assert (ROOT / "grammars" / f"sql-{dialect}.gbnf").read_text("utf-8") == made, "run packaging/grammars/write.py"
+    text = (ROOT / "grammars" / f"sql-{dialect}.gbnf").read_text("utf-8")
+    assert text == grammar(dialect), "run python -m experts.sql.grammars"
 
 
 DECLARED = {
@@ -331,8 +327,8 @@ def test_commands_open_the_target_in_the_dialect_of_the_grammar(tmp_path: Path) 
     schema.write_text(DDL)
     queries = ["SELECT city, COUNT(*) FROM customers GROUP BY city", "SELECT SUM(name) FROM customers"]
     cases.write_text("".join(json.dumps({"id": n, "sql": sql}) + "\n" for n, sql in enumerate(queries)))
-    grammar = str(ROOT / "grammars" / "sql-postgres.gbnf")
-    ran = CliRunner().invoke(main, ["grammar", "accepts", grammar, "--db", str(schema), "--cases", str(cases)])
+    file = str(ROOT / "grammars" / "sql-postgres.gbnf")
+    ran = CliRunner().invoke(main, ["grammar", "accepts", file, "--db", str(schema), "--cases", str(cases)])
     assert [json.loads(line)["accepted"] for line in ran.stdout.splitlines()] == [True, False], ran.output
-    drawn = CliRunner().invoke(main, ["grammar", "sample", grammar, "--db", str(schema), "-n", "3"])
+    drawn = CliRunner().invoke(main, ["grammar", "sample", file, "--db", str(schema), "-n", "3"])
     assert len([sqlglot.parse_one(line, dialect="postgres") for line in drawn.stdout.splitlines()]) == 3

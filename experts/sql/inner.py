@@ -89,10 +89,6 @@ class Turning:
         second, _ = self.query(body.expression, None)
         return f"{first} {self.operator(body)} {second}"
 
-    def select(self, node: exp.Select, outer: View | None) -> Select:
-        """What turns one SELECT."""
-        return Select(self, node, outer)
-
     @staticmethod
     def operator(node: exp.SetOperation) -> str:
         word = {exp.Union: "UNION", exp.Intersect: "INTERSECT", exp.Except: "EXCEPT"}[type(node)]
@@ -114,6 +110,7 @@ class Turning:
         return found
 
     def select(self, node: exp.Select, outer: View | None) -> SelectTurning:
+        """What turns one SELECT."""
         return SelectTurning(self, node, outer)
 
     def compound(self, node: exp.SetOperation, outer: View | None, renamed: list[str]) -> tuple[str, dict[str, str]]:

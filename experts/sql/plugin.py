@@ -140,7 +140,7 @@ class SqlContext:
         return copy
 
     def everything(self, surface: str = "names") -> Binding:
-        """The grammar's names for the whole database, written out on ``surface``; in its own dialect they have kinds."""
+        """The grammar's names for the whole database, written out on ``surface``; with kinds in other dialects."""
         if self.dialect != "sqlite":
             return self._typed
         return ListingBinding(self._whole.names) if named(surface).select_first else self._whole

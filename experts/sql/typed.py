@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 
 from expert_cli.grammar.bind import NEVER
-from expert_cli.grammar.nodes import Literal, write
 from experts.sql.kinds import COMPARED, KINDS, NUMBER, OTHER, TRUTH, WHOLE
 from experts.sql.names import MOST_NAMED, MOST_SOURCES, NOTHING, OUTPUTS, Names
+from experts.sql.pieces import choice, distinct_on, literally, verbatim
 from experts.sql.typed_reading import read
 from experts.sql.typed_scopes import Column, Event, Scope, Source
 
@@ -62,12 +62,12 @@ class TypedBinding(Names):
         texts = [value for value in values if isinstance(value, str)]
         numbers = [value for value in values if not isinstance(value, str) and value >= 0]
         self.fixed = {
-            "offered-number": _choice(map(literal, numbers)),
-            "offered-text": _choice(literal(text) for text in texts if "\\" not in text),
-            "offered-time": _choice(f"DATE {literal(text)}" for text in texts if _DATE.fullmatch(text)),
-            "offered-count": _choice(str(value) for value in numbers if isinstance(value, int) and value > 0),
+            "offered-number": choice(map(literal, numbers)),
+            "offered-text": choice(literal(text) for text in texts if "\\" not in text),
+            "offered-time": " | ".join(verbatim(f"DATE '{text}'") for text in texts if _DATE.fullmatch(text)) or NEVER,
+            "offered-count": choice(str(value) for value in numbers if isinstance(value, int) and value > 0),
             "free": '""' if free else NEVER,
-            "name": _choice(OUTPUTS),
+            "name": choice(OUTPUTS),
             "subquery-own": NEVER,
             "nothing": NOTHING,
             "carried": '(" " | ", ") nothing',
@@ -103,19 +103,19 @@ class TypedBinding(Names):
             f"same-star-{label}": NEVER if grouped else self._star(scope, compared=True),
             f"grouping-{label}": '""' if grouped else NEVER,
             f"ungrouped-{label}": NEVER if grouped else '""',
-            f"group-key-{label}": " | ".join(_verbatim(key.name) for key in scope.keys or ()) or NEVER,
+            f"group-key-{label}": " | ".join(verbatim(key.name) for key in scope.keys or ()) or NEVER,
             f"from-{label}": self._from(scope, state),
             f"again-{label}": f"from-{self.label(_outside(scope))}",
             f"grouped-{label}": self._grouped(scope, state),
             f"listed-{label}": self._listed(scope, state),
             f"typed-{label}": self._typed(scope, label),
-            f"ordinals-{label}": _choice(str(number) for number, _ in enumerate(scope.arms, 1)),
+            f"ordinals-{label}": choice(str(number) for number, _ in enumerate(scope.arms, 1)),
             f"others-{label}": self._others(scope, state),
         }
         for prefix, columns in (("", scope.visible()), ("own-", scope.own())):
             for kind in KINDS:
                 these = (one.name for one in columns if one.kind == kind or (kind == NUMBER and one.kind == WHOLE))
-                rules[f"{prefix}{kind}-{label}"] = " | ".join(map(_verbatim, dict.fromkeys(these))) or NEVER
+                rules[f"{prefix}{kind}-{label}"] = " | ".join(map(verbatim, dict.fromkeys(these))) or NEVER
         if any(event.kind == "joined" and event.scope == scope for event in state):
             rules[f"joined-{label}"] = self._joined(scope, state)
         return rules
@@ -124,27 +124,27 @@ class TypedBinding(Names):
     def _star(scope: Scope, *, compared: bool) -> str:
         sources = [one for one in scope.sources if not compared or all(each.kind != OTHER for each in one.columns)]
         whole = ["*"] if sources and len(sources) == len(scope.sources) else []
-        return _choice(whole + [f"{source.name}.*" for source in sources])
+        return choice(whole + [f"{source.name}.*" for source in sources])
 
     def _begin(self, state: State) -> str:
         """A WITH clause as far as it is written, word for word, and how it goes on."""
         opened = [event for event in state if event.kind in ("named", "arm")]
         root = self.label(self.root)
         if not opened:
-            name = _text(self._cte(self.root) + " AS (")
+            name = literally(self._cte(self.root) + " AS (")
             queries = f'"WITH " ({name} table-query-{root} ")" carried | "RECURSIVE " {name} table-query-{root} {_ARM})'
             return f"query-{root} | {queries}"
         last = opened[-1]
         label = self.label(last.scope)
         if last.kind == "arm":
             arm = f"from-recursive-arm-{label}"
-            return f'{_verbatim(last.text)} ((" UNION " | " UNION ALL ") {arm} ")" carried | ")" carried)'
+            return f'{literally(last.text)} ((" UNION " | " UNION ALL ") {arm} ")" carried | ")" carried)'
         more = ""
         if len(last.scope.named) < MOST_NAMED:
             arm = f" | {_ARM}" if last.text.startswith("WITH RECURSIVE ") else ""
             body = f'table-query-{label} (")" carried{arm})'
-            more = f" | {_text(', ' + self._cte(last.scope) + ' AS (')} {body}"
-        return f'{_verbatim(last.text)} (" " query-{label}{more})'
+            more = f" | {literally(', ')} {literally(self._cte(last.scope) + ' AS (')} {body}"
+        return f'{literally(last.text)} (" " query-{label}{more})'
 
     def _cte(self, scope: Scope) -> str:
         return self.free_name("cte{}", len(scope.named) + 1, {source.name for source in scope.named})
@@ -155,7 +155,7 @@ class TypedBinding(Names):
         if context.reads is not None:
             wider = context.joined(context.reads)
             read = any(event.kind == "joined" and event.scope == wider for event in state)
-            return f"{_text('FROM ' + context.reads.name)} {f'joined-{self.label(wider)}' if read else 'beside'}"
+            return f"{literally('FROM ' + context.reads.name)} {f'joined-{self.label(wider)}' if read else 'beside'}"
         known = self._known(context, state, "{source} {joined}")
         return f'"FROM " ({" | ".join([*known, f"others-{self.label(context)} beside"])})'
 
@@ -197,7 +197,7 @@ class TypedBinding(Names):
         texts = {text: wider for text, wider in texts.items() if wider in widened}
         for event in state:
             if event.kind == "derived" and event.before == scope and event.lateral == lateral:
-                texts[("" if lateral else '"(" ') + _verbatim(event.text)] = event.scope
+                texts[("" if lateral else '"(" ') + verbatim(event.text)] = event.scope
         options = []
         for text, wider in texts.items():
             using, label = _using(scope, wider.sources[-1]), self.label(wider)
@@ -214,7 +214,7 @@ class TypedBinding(Names):
         """A derived table, its query written in ``inner``, after its parenthesis."""
         closed = sum(event.kind == "derived" for event in state)
         alias = self.derived(closed + 1)
-        return f'table-query-{self.label(inner)} ")" " AS " {_text(alias)}'
+        return f'table-query-{self.label(inner)} ")" " AS " {literally(alias)}'
 
     def _candidates(self, scope: Scope) -> Iterable[tuple[str, Source]]:
         """Tables and named queries as they may be written after the sources of ``scope``."""
@@ -223,14 +223,14 @@ class TypedBinding(Names):
         for name, columns in (self.columns | named).items():
             if name.lower() in visible:
                 alias = self.alias(name, visible)
-                yield f'{_text(name)} " AS " {_text(alias)}', Source(alias, columns, name)
+                yield f'{literally(name)} " AS " {literally(alias)}', Source(alias, columns, name)
             else:
-                yield _text(name), Source(name, columns, name)
+                yield literally(name), Source(name, columns, name)
 
     def _grouped(self, scope: Scope, state: State) -> str:
         """GROUP BY in ``scope``: as it was written, leading on, or still to be written."""
         known = [
-            f"{_verbatim(event.text)} then-{self.label(event.scope)}"
+            f"{verbatim(event.text)} then-{self.label(event.scope)}"
             for event in state
             if event.kind == "grouped" and event.before == scope
         ]
@@ -242,10 +242,10 @@ class TypedBinding(Names):
         for event in state:
             if event.kind != "listed" or event.before != scope:
                 continue
-            text, kinds = _verbatim(event.text), event.scope.arms
-            numbers = _choice(str(number) for number, _ in enumerate(kinds, 1))
+            text, kinds = verbatim(event.text), event.scope.arms
+            numbers = choice(str(number) for number, _ in enumerate(kinds, 1))
             keys = distinct_on(event.text)
-            begin = ' ", " '.join(f"{_verbatim(key)} direction" for key in keys) or f"({numbers}) direction"
+            begin = ' ", " '.join(f"{verbatim(key)} direction" for key in keys) or f"({numbers}) direction"
             sort = f"sort-{self.label(scope)}" if keys else f"({numbers}) direction"
             options.append(f'{text} " ORDER BY " {begin} (", " {sort})* limit?')
             if all(kind in (*COMPARED, TRUTH) for kind in kinds):
@@ -261,33 +261,16 @@ class TypedBinding(Names):
         return ' ", " '.join(rules.get(kind, "nothing") for kind in scope.arms) or NEVER
 
 
-def distinct_on(text: str) -> list[str]:
-    """The keys of DISTINCT ON in a SELECT clause."""
-    begin = " SELECT DISTINCT ON ("
-    if not text.startswith(begin):
-        return []
-    keys, depth = [""], 0
-    for piece in _PIECE.findall(text[len(begin) :]):
-        if depth == 0 and piece in (")", ", "):
-            if piece == ")":
-                break
-            keys.append("")
-            continue
-        depth += piece.count("(") - piece.count(")") if piece[0] != "'" else 0
-        keys[-1] += piece
-    return keys
-
-
 def _again(scope: Scope, place: int) -> str:
     """What the arm of a recursive query that reads itself may say in the place of one column."""
     assert scope.reads is not None
     name = f"{scope.reads.name}.{scope.reads.columns[place].name}"
     origin = scope.origins[place]
     if origin.isdigit():
-        return f'{_text(name)} ((" + " | " - " | " * ") digit)?'
+        return f'{literally(name)} ((" + " | " - " | " * ") digit)?'
     table, _, column = origin.rpartition(".")
     same = [f"{source.name}.{column}" for source in scope.sources if table and source.table == table]
-    return _choice([name, *same])
+    return choice([name, *same])
 
 
 def _outside(scope: Scope) -> Scope:
@@ -308,7 +291,7 @@ def _using(scope: Scope, source: Source) -> str:
         others = [one for one in before if one.name.lower() == column.name.lower()]
         if len(others) == 1 and _alike(column, others[0]):
             shared.append(column.name)
-    return f' | " USING (" ({_choice(shared)}) ")"' if shared else ""
+    return f' | " USING (" ({choice(shared)}) ")"' if shared else ""
 
 
 def _equal(scope: Scope, source: Source) -> str:
@@ -318,34 +301,10 @@ def _equal(scope: Scope, source: Source) -> str:
         before = [column.name for column in scope.own() if _alike(column, Column("", kind))]
         added = [f"{source.name}.{column.name}" for column in source.columns if _alike(column, Column("", kind))]
         if before and added:
-            options.append(f'({_choice(before)}) " = " ({_choice(added)})')
+            options.append(f'({choice(before)}) " = " ({choice(added)})')
     return " | ".join(options)
 
 
 def _alike(one: Column, other: Column) -> bool:
     kinds = {NUMBER if column.kind == WHOLE else column.kind for column in (one, other)}
     return len(kinds) == 1 and OTHER not in kinds
-
-
-# How the grammars cut text: what is written already is repeated word for word, in the same pieces.
-_PIECE = re.compile(
-    r"'(?:[^']|'')*'|[\d.]+"
-    r"| (?:GROUP BY|ORDER BY|UNION ALL|(?:LEFT |RIGHT |FULL |CROSS )?JOIN|(?:ROWS|GROUPS|RANGE) BETWEEN) "
-    r"| NOT(?= (?:IN|LIKE|ILIKE|BETWEEN) )| (?:DESC|ASC|END)\b| NULLS (?:FIRST|LAST)"
-    r"| (?:IN|OVER|USING) \(| FILTER\(WHERE | (?:[A-Z]+|[^\w\s'\"`(),]+) "
-    r"|(?:PARTITION BY|ORDER BY|DISTINCT FROM|DISTINCT|NOT|FROM|SELECT|INTERVAL|DATE|TIMESTAMP|ANY|ALL) "
-    r"|EXISTS \(|[A-Z_]+\(|, "
-    r"|(?:\w+|\"(?:[^\"]|\"\")*\"|`[^`]*`)(?:\.(?:\w+|\*|\"(?:[^\"]|\"\")*\"|`[^`]*`))?|."
-)
-
-
-def _verbatim(text: str) -> str:
-    return " ".join(_text(piece) for piece in _PIECE.findall(text))
-
-
-def _choice(texts: Iterable[str]) -> str:
-    return " | ".join(_text(text) for text in dict.fromkeys(texts)) or NEVER
-
-
-def _text(text: str) -> str:
-    return write(Literal(text))
