@@ -8,7 +8,8 @@ from expert_cli.errors import ContextError
 
 _KEYWORD = re.compile(
     r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`(?:[^`]|``)*`|[()]|\bDISTINCT FROM\b"
-    r"|\b(?:WITH RECURSIVE|WITH|FROM|SELECT|WHERE|GROUP BY|HAVING|ORDER BY|LIMIT|UNION ALL|UNION|INTERSECT|EXCEPT)\b"
+    r"|\b(?:WITH RECURSIVE|WITH|FROM|SELECT|WHERE|GROUP BY|HAVING|ORDER BY|LIMIT|OFFSET)\b"
+    r"|\b(?:UNION ALL|UNION|INTERSECT|EXCEPT)\b"
 )
 # What the typed grammars spell so that one byte tells it from everything else that may stand there.
 _ORDINARY = {" LATERAL JOIN (": " CROSS JOIN LATERAL ("}

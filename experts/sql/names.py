@@ -96,7 +96,6 @@ class NamesBinding(Names):
             "free": '""' if free else NEVER,
             "name": _choice(OUTPUTS),
             "nothing": NOTHING,
-            "carried": '(" " | ", ") nothing',
             "later": '" SELECT " nothing',
             "placed": '(" ON " | " USING (") nothing',
             "beside": '(" SELECT " | " JOIN " | " LEFT JOIN ") nothing',
@@ -158,14 +157,14 @@ class NamesBinding(Names):
             root = self.label(self.root)
             name = _text(self._cte(self.root) + " AS (")
             recursive = f'"RECURSIVE " {name} (query-{root} ")" | constants-{root} " UNION") nothing'
-            return f'query-{root} | "WITH " ({name} query-{root} ")" carried | {recursive})'
+            return f'query-{root} | "WITH " ({name} query-{root} ")" nothing | {recursive})'
         last = opened[-1]
         label = self.label(Scope(last.scope.named))
         if last.kind == "arm":
             width = last.scope.arms
             arms = f"again-arm-{width}-{label} | from-recursive-{width}-{self.label(last.scope)}"
             arms = arms if 0 < width <= WIDEST else "nothing"
-            return f'{_text(last.text)} (" ALL " | " ") ({arms if 0 < width <= 6 else "nothing"}) ")" carried'
+            return f'{_text(last.text)} (" ALL " | " ") ({arms if 0 < width <= 6 else "nothing"}) ")" nothing'
         more = ""
         if len(last.scope.named) < MOST_NAMED:
             body = f'query-{label} ")"' + (f' | constants-{label} " UNION"' if "RECURSIVE " in last.text[:15] else "")

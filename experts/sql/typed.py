@@ -135,14 +135,15 @@ class TypedBinding(Names):
             queries = f'"WITH " ({name} table-query-{root} ")" carried | "RECURSIVE " {name} table-query-{root} {_ARM})'
             return f"query-{root} | {queries}"
         last = opened[-1]
+        onward = "carried" if len(last.scope.named) + 1 < MOST_NAMED else '" " nothing'
         label = self.label(last.scope)
         if last.kind == "arm":
             arm = f"from-recursive-arm-{label}"
-            return f'{literally(last.text)} ((" UNION " | " UNION ALL ") {arm} ")" carried | ")" carried)'
+            return f'{literally(last.text)} ((" UNION " | " UNION ALL ") {arm} ")" {onward} | ")" {onward})'
         more = ""
         if len(last.scope.named) < MOST_NAMED:
             arm = f" | {_ARM}" if last.text.startswith("WITH RECURSIVE ") else ""
-            body = f'table-query-{label} (")" carried{arm})'
+            body = f'table-query-{label} (")" {onward}{arm})'
             more = f" | {literally(', ')} {literally(self._cte(last.scope) + ' AS (')} {body}"
         return f'{literally(last.text)} (" " query-{label}{more})'
 
