@@ -248,7 +248,7 @@ def test_every_sample_passes_explain(surface: str) -> None:
             matcher = Matcher(
                 VOCABULARY, TEMPLATE, SqlBinding(linked, edges, [Value("a'b", "v0"), Value(7, "v1")], surface)
             )
-            for _ in range(8):
+            for _ in range(10):
                 text = sample(matcher.fork(), draw, most=600)
                 if text is None:
                     continue

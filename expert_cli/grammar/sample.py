@@ -84,11 +84,9 @@ def _rank(matcher: Matcher, token: int, onward: Collection[str]) -> int:
     if piece.lstrip().startswith(")") or _word(matcher, token) in onward:
         return 1
     if piece.strip().isdigit() and not matcher.written[-1:].isdigit():
-        return 2 if _closes(matcher, token) else 5
+        return 2 if _closes(matcher, token) else 3
     if len(piece) > 2 and any(word.startswith(piece) for word in TOWARDS):
         return 2
-    if piece == " ":
-        return 4
     if piece.startswith("'") and matcher.written.endswith("'"):
         return 7
     opens = 2 if "(" in piece or piece.isdigit() else 0
