@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from engines import Engine, engine, missing, nameable
 from soundness import databases
 
+from expert_cli.errors import GrammarError
 from expert_cli.grammar import tokens
 from expert_cli.grammar.matcher import Matcher
 from expert_cli.grammar.sample import sample
@@ -48,7 +49,12 @@ def drawn(schema: Schema, running: Engine, count: int, draw: Random, show: bool)
         begun = matcher.fork()
         first = [token for token in begun.allowed() if vocabulary.pieces[token][:1] in (b"F", b"W")]
         begun.consume(draw.choice(first))
-        written = sample(begun, draw, calm=draw.choice((5, 10, 20, 40)), most=160)
+        try:
+            written = sample(begun, draw, calm=draw.choice((5, 10, 20, 40)), most=160)
+        except GrammarError as problem:
+            failures.append(f"{problem}\n    {begun.written}")
+            counted["finished"] += 1
+            continue
         if written is None:
             counted["cut"] += 1
             continue

@@ -90,4 +90,4 @@ def _rank(matcher: Matcher, token: int, onward: Collection[str]) -> int:
     if piece.startswith("'") and matcher.written.endswith("'"):
         return 7
     opens = 2 if "(" in piece or piece.isdigit() else 0
-    return 3 + opens + piece.isupper()  # capitals most often lead to a call, which opens as well
+    return 3 + opens + (not onward and piece.isupper())  # capitals most often lead to a call, which opens as well

@@ -172,8 +172,8 @@ class TypedBinding(Names):
             kinds = "join-kind" if scope.reads is None else '(" JOIN " | " LEFT JOIN ")'
             options.append(f"{kinds} ({' | '.join([*placed, f'others-{label} placed'])})")
             options.append(f"cross-kind ({' | '.join([*beside, f'others-{label} beside'])})")
-            if self.full and scope.reads is None:
-                options.append(f"full-kind ({self._full(scope, state)})")
+            if self.full and scope.reads is None and (equal := self._full(scope, state)):
+                options.append(f"full-kind ({equal})")
             if self.lateral and scope.reads is None:
                 beside = self._known(scope, state, "{source} {joined}", lateral=True)
                 derived = self._derived(Scope(scope.named, scope), state)
@@ -189,7 +189,7 @@ class TypedBinding(Names):
             if equal := _equal(scope, source):
                 then = f'" ON " ({equal}) joined-{self.label(wider)}' if wider in widened else "placed"
                 options.append(f"{text} {then}")
-        return " | ".join(options) or "nothing"
+        return " | ".join(options)
 
     def _known(self, scope: Scope, state: State, shape: str, *, lateral: bool = False) -> list[str]:
         """The sources that may be added to ``scope`` and have been; ``shape`` says how their rules go on."""
