@@ -84,8 +84,8 @@ def _rank(matcher: Matcher, token: int, onward: Collection[str]) -> int:
     if piece.lstrip().startswith(")") or _word(matcher, token) in onward:
         return 1
     if piece.strip().isdigit() and not matcher.written[-1:].isdigit():
-        return 2 if _closes(matcher, token) else 3
-    if len(piece) > 2 and any(word.startswith(piece) for word in TOWARDS):
+        return 2 if onward or _closes(matcher, token) else 3
+    if not onward and len(piece) > 2 and any(word.startswith(piece) for word in TOWARDS):
         return 2
     if piece.startswith("'") and matcher.written.endswith("'"):
         return 7
