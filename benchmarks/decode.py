@@ -1,12 +1,13 @@
 """Constrained decoding beside its peers, as CPU time on one thread, and as ratios.
 
-    python benchmarks/decode.py [--subjects nano nano-names half] [--cases 24] [--vocabulary ggml-vocab-qwen2.gguf] [--out FILE]
+    python benchmarks/decode.py [--subjects nano nano-names half] [--cases 24] [--vocabulary ggml-vocab-qwen2.gguf]
 
 Two models, the shipped nano and a random 0.5B shape with Qwen2's 151,936 tokens, write the gold queries of the sample
-shop (and of Spider dev where it is); nano with pointers, as its experts do, and with names, as an untuned base does. Nothing that is learnt matters here, so each model is told what to write, and does its
-whole work on the way. Times count from the prompt's last token to the query's end. Tokens per second are those of a
-matcher that is ready, scope events included; a finished query includes binding and compiling, ours and the peers'. JSON
-goes to standard output, a table to standard error.
+shop (and of Spider dev where it is); nano with pointers, as its experts do, and with names, as an untuned base does.
+Nothing that is learnt matters here, so each model is told what to write, and does its whole work on the way.
+Times count from the prompt's last token to the query's end.
+Tokens per second are those of a matcher that is ready, scope events included; a finished query includes binding and
+compiling, ours and the peers'. JSON goes to standard output, a table to standard error.
 """
 
 from __future__ import annotations

@@ -332,3 +332,11 @@ def test_commands_open_the_target_in_the_dialect_of_the_grammar(tmp_path: Path) 
     assert [json.loads(line)["accepted"] for line in ran.stdout.splitlines()] == [True, False], ran.output
     drawn = CliRunner().invoke(main, ["grammar", "sample", file, "--db", str(schema), "-n", "3"])
     assert len([sqlglot.parse_one(line, dialect="postgres") for line in drawn.stdout.splitlines()]) == 3
+
+
+def test_what_recursion_begins_with_is_not_cut() -> None:
+    text = "WITH RECURSIVE cte1 AS (SELECT 1 AS x1 LIMIT 1 UNION ALL FROM cte1 SELECT cte1.x1) FROM cte1 SELECT cte1.x1"
+    assert not accepts(fresh("postgres").fork(), encode(text, pointers=False))
+    assert accepts(fresh("postgres").fork(), encode(text.replace(" LIMIT 1", ""), pointers=False))
+    events = read({"t": (Column("a", kinds.NUMBER),)}, "FROM (FROM t SELECT t.a AS x1 OFFSET 2) AS d1 SELECT ")
+    assert [column.name for column in events[-1].scope.own()] == ["d1.x1"]

@@ -19,6 +19,7 @@ from experts.sql.typed_scopes import Column, Event, Scope, Source
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _ARM = '" UNION" nothing'
+_ENDED = '")" carried'
 
 State = tuple[Event, ...]
 
@@ -132,7 +133,8 @@ class TypedBinding(Names):
         root = self.label(self.root)
         if not opened:
             name = literally(self._cte(self.root) + " AS (")
-            queries = f'"WITH " ({name} table-query-{root} ")" carried | "RECURSIVE " {name} table-query-{root} {_ARM})'
+            first = f"(table-query-{root} {_ENDED} | recursive-first-{root} {_ARM})"
+            queries = f'"WITH " ({name} table-query-{root} ")" carried | "RECURSIVE " {name} {first})'
             return f"query-{root} | {queries}"
         last = opened[-1]
         onward = "carried" if len(last.scope.named) + 1 < MOST_NAMED else '" " nothing'
@@ -142,8 +144,8 @@ class TypedBinding(Names):
             return f'{literally(last.text)} ((" UNION " | " UNION ALL ") {arm} ")" {onward} | ")" {onward})'
         more = ""
         if len(last.scope.named) < MOST_NAMED:
-            arm = f" | {_ARM}" if last.text.startswith("WITH RECURSIVE ") else ""
-            body = f'table-query-{label} (")" {onward}{arm})'
+            arm = f" | recursive-first-{label} {_ARM}" if last.text.startswith("WITH RECURSIVE ") else ""
+            body = f'(table-query-{label} ")" {onward}{arm})'
             more = f" | {literally(', ')} {literally(self._cte(last.scope) + ' AS (')} {body}"
         return f'{literally(last.text)} (" " query-{label}{more})'
 

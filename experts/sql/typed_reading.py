@@ -159,7 +159,7 @@ class _Reading:
             query.mark = place + 1
         elif clause in ("select", "tail") and word in SET_OPERATORS:
             return self.next_arm(place, query)
-        elif clause == "select" and word in ("ORDER", "LIMIT"):
+        elif clause == "select" and word in ("ORDER", "LIMIT", "OFFSET"):
             self.end_part(place, query)
             if word == "ORDER":
                 self.add_listed(place, query)
