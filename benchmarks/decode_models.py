@@ -41,6 +41,13 @@ HALF = {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, 
     "max_position_embeddings": 4096,
 }
 
+# Hardly any model at all: what is left is the vocabulary's work, which a grammar adds to.
+TINY = HALF | {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 2}
+TINY |= {"num_key_value_heads": 1, "head_dim": 32}
+
+SHAPES = {"half": HALF, "tiny": TINY}
+"""Random models with Qwen2's vocabulary."""
+
 POINTERS = "pointers"
 """FROM first: the peers need a closed grammar, and where SELECT comes first there is none."""
 
@@ -77,12 +84,12 @@ def nano() -> Subject:
     return _subject("nano", folder, POINTERS, planned["template"], planned["end"], shape, tokenizer)
 
 
-def half(vocabulary: Path | None) -> Subject:
-    """Qwen2.5-0.5B's shape with Qwen2's vocabulary, from ``vocabulary`` or from llama-cpp-python's source."""
-    folder = _folder("half")
+def shaped(name: str, vocabulary: Path | None) -> Subject:
+    """A model of :data:`SHAPES` with Qwen2's vocabulary, from ``vocabulary`` or from llama-cpp-python's source."""
+    folder = _folder(name)
     known = folder / "tokenizer.json"
     text = known.read_text("utf-8") if known.exists() else _qwen_tokenizer(vocabulary or _downloaded(folder))
-    return _subject("half", folder, "names", CHATML, ["<|im_end|>", "<|endoftext|>"], HALF, text)
+    return _subject(name, folder, "names", CHATML, ["<|im_end|>", "<|endoftext|>"], SHAPES[name], text)
 
 
 def paths_of(name: str) -> Path:

@@ -186,12 +186,19 @@ class LlamaModel:
         return parts
 
     def seconds(self, count: int, policy: str) -> float:
-        """How long a run of ``count`` tokens takes under a policy of :mod:`.pace`; forgets the prompt."""
+        """How long a run of ``count`` tokens and the choice after it take under a policy of :mod:`.pace`.
+
+        They follow a choice, as they do in a query: llama.cpp builds its graph anew whenever the number of tokens or of
+        logits changes, which runs of one kind in a row would hide. Forgets the prompt.
+        """
         self._prompt, self._live = [], []
         llama_cpp.llama_memory_clear(self._memory, False)
         kept, self.pace = self.pace, Pace.of(policy)
+        self._decode([(PROMPT, 0, [0])])
+        llama_cpp.llama_synchronize(self._context)
         start = time.perf_counter()
-        self._decode([(PROMPT, 0, [0] * count)])
+        self._decode([(PROMPT, 1, [0] * count)])
+        self._decode([(PROMPT, 1 + count, [0])])
         llama_cpp.llama_synchronize(self._context)
         spent = time.perf_counter() - start
         self.pace = kept

@@ -4,9 +4,9 @@
 ``single``  one at a time, with logits for the last alone
 ``plain``   one at a time, each with logits, as a loop does that knows of no forced tokens
 
-On a CPU a batch of two tokens can cost three times as much as one token; a token without logits saves the output layer,
-but llama.cpp then builds its graph anew. Which is cheapest depends on model, quantisation and machine: it is measured
-when a model is first loaded, and kept.
+On a CPU a batch of two tokens can cost three times as much as one token; a token without logits saves the output layer.
+After either llama.cpp builds its graph anew, which costs a small model more than a token does. Which is cheapest
+depends on model, quantisation and machine: it is measured when a model is first loaded, and kept.
 """
 
 from __future__ import annotations
@@ -28,17 +28,19 @@ from expert_cli import paths
 LENGTHS = (2, 3, 4, 6, 8, 12, 16)
 """Runs of tokens that are measured; longer ones go in one batch."""
 
-STEPS = 4
-"""Tokens of the run that tells single from plain."""
+SHORT, LONG = 2, 4
+"""Tokens of the runs that tell single from plain, and what more of them would take."""
 
 REPEATS = 3
+MEASURED = "with the choice after it"
+"""What is timed: paces that were chosen by other times are measured again."""
 HEADER = 1 << 16
 """Bytes of a GGUF file that tell its shape and quantisation, together with its size."""
 
 BATCH, SINGLE, PLAIN = POLICIES = ("batch", "single", "plain")
 
 Cost = Callable[[int, str], float]
-"""Seconds for a run of so many tokens under a policy."""
+"""Seconds for a run of so many tokens under a policy, and for the choice that follows."""
 
 
 class Pace(NamedTuple):
@@ -59,7 +61,7 @@ ENDLESS = 1 << 30
 def chosen(path: Path, threads: int, cost: Cost) -> Pace:
     """The fastest pace for the model in ``path``; measured by ``cost`` where it is not known on this machine."""
     file = paths.cache() / "pace.json"
-    key = f"{_digest(path)}-{threads}-{version('llama-cpp-python')}-{machine()}"
+    key = f"{MEASURED}-{_digest(path)}-{threads}-{version('llama-cpp-python')}-{machine()}"
     known = _read(file)
     if key not in known:
         known[key] = measured(cost)
@@ -72,12 +74,11 @@ def chosen(path: Path, threads: int, cost: Cost) -> Pace:
 def measured(cost: Cost) -> Pace:
     """The faster way of taking single steps, and the least number of tokens for which one batch is faster still."""
     cost(1, PLAIN)
-    last = _least(cost, 1, PLAIN)
-    runs = {steps: _least(cost, STEPS, steps) for steps in (SINGLE, PLAIN)}
-    steps = min(runs, key=lambda steps: runs[steps])
-    step = (runs[steps] - last) / (STEPS - 1)
+    runs = {steps: [_least(cost, length, steps) for length in (SHORT, LONG)] for steps in (SINGLE, PLAIN)}
+    steps = min(runs, key=lambda steps: sum(runs[steps]))
+    short, long = runs[steps]
     for length in LENGTHS:
-        if _least(cost, length, BATCH) < (length - 1) * step + last:
+        if _least(cost, length, BATCH) < short + (length - SHORT) * (long - short) / (LONG - SHORT):
             return Pace(length, steps)
     return Pace(LENGTHS[-1] + 1, steps)
 
