@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,13 +39,18 @@ TYPES = {
 
 
 class Engine(Protocol):
-    """One database at a time; ``explain`` gives the reason for a refusal, or None."""
+    """One database at a time; ``explain`` gives the reason for a refusal, or None, ``rows`` those of a
+    query; ``fill`` inserts some into a table, whose name is given as SQL."""
 
     dialect: str
 
     def create(self, schema: Schema) -> None: ...
 
     def explain(self, sql: str) -> str | None: ...
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]: ...
+
+    def fill(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None: ...
 
 
 def nameable(schema: Schema, dialect: str) -> Schema:
@@ -98,6 +103,13 @@ class DuckDB:
             return f"{type(problem).__name__}: {problem}"
         return None
 
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        found: list[tuple[Any, ...]] = self.connection.execute(sql).fetchall()
+        return found
+
+    def fill(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        self.connection.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)
+
 
 class Server:
     """PostgreSQL or MariaDB over an open connection that commits at once."""
@@ -123,6 +135,16 @@ class Server:
             except self.error as problem:
                 return f"{type(problem).__name__}: {problem}"
         return None
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        with self.connection.cursor() as cursor:
+            cursor.execute(sql)
+            return list(cursor.fetchall())
+
+    def fill(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        with self.connection.cursor() as cursor:
+            marks = ", ".join(["%s"] * len(rows[0]))
+            cursor.executemany(f"INSERT INTO {table.replace('%', '%%')} VALUES ({marks})", rows)
 
 
 def program(name: str) -> str | None:

@@ -162,15 +162,3 @@ def test_duckdb_answers_the_sample_questions_alike() -> None:
                 assert bag(duck.execute(transpile(query, "duckdb")).fetchall()) == bag(
                     lite.execute(query).fetchall()
                 ), query
-
-
-def test_duckdb_reserves_no_other_words() -> None:
-    duckdb = pytest.importorskip("duckdb", reason="duckdb is not installed")
-    with closing(duckdb.connect()) as duck:
-        reserved = {
-            word
-            for (word,) in duck.execute(
-                "SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category = 'reserved'"
-            ).fetchall()
-        }
-    assert reserved <= RESERVED["duckdb"]

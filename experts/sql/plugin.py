@@ -71,14 +71,14 @@ class SqlQuestion:
             ContextError: it does not.
         """
         from experts.sql import fromfirst, guard, pointers
-        from experts.sql.dialect import tidy, transpile
+        from experts.sql.dialect import tidy
 
         written = pointers.realise(text, self.linked) if named(self.surface).pointed else text
         statement = guard.check(fromfirst.read(written), "sqlite", self.context.schema.by_name)
         self.context.explain(_strict(statement))
         query = tidy(_bare(statement))
         self.context.explain(query)
-        return CheckedSql(text, transpile(query, self.context.dialect), query)
+        return CheckedSql(text, self.context.written(query), query)
 
 
 class SqlContext:
@@ -138,6 +138,16 @@ class SqlContext:
             columns = ", ".join(quote(column.name) for column in table.columns)
             copy.execute(f"CREATE TABLE {quote(table.name)} ({columns})")
         return copy
+
+    def written(self, query: str) -> str:
+        """``query``, written for SQLite, in the dialect of the answers.
+
+        Raises:
+            ContextError: it has no equal there.
+        """
+        from experts.sql.dialect import transpile
+
+        return transpile(query, self.dialect)
 
     def everything(self, surface: str = "names") -> Binding:
         """The grammar's names for the whole database, written out on ``surface``; with kinds in other dialects."""

@@ -60,8 +60,10 @@ def _spell(node: exp.Expr, dialect: str) -> exp.Expr:
     elif isinstance(node, exp.All | exp.Any) and isinstance(node.this, exp.Subquery):
         node.set("this", node.this.this)
     elif isinstance(node, exp.Paren):
-        bare = not isinstance(node.this, exp.Binary | exp.Unary | exp.Condition) or isinstance(
-            node.this, exp.Column | exp.Literal | exp.Func | exp.Subquery | exp.Case
+        # AND, OR and some operators are functions to sqlglot
+        bare = not isinstance(node.this, exp.Binary | exp.Unary) and (
+            not isinstance(node.this, exp.Condition)
+            or isinstance(node.this, exp.Column | exp.Literal | exp.Func | exp.Subquery | exp.Case)
         )
         inside = isinstance(node.this, _ARITHMETIC) and not isinstance(node.parent, (*_ARITHMETIC, exp.Paren))
         if (bare or inside) and not isinstance(node.parent, exp.Cube | exp.Rollup | exp.GroupingSets):
