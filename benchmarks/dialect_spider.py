@@ -5,7 +5,7 @@
 Each database is made anew in the server, its columns typed by what they hold. A gold query is written for the dialect
 as ``chat --dialect`` writes it: does the server compile it, and does it give the rows that SQLite gave? Then it is
 turned into the form of the dialect's grammar: is it accepted, and does what was accepted compile and give the rows of
-what was turned? Rows are compared without their order, numbers to four digits, dates and truth values as SQLite has them.
+what was turned? Rows are compared without their order, numbers to four digits.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ UNFINISHED = "unfinished"  # the token limit came before the end mark
 REJECTED = "rejected"  # the task's check refused it
 FAILED = "failed"  # it did not run
 EMPTY = "empty"  # it ran and gave nothing
+DOUBTED = "doubted"  # it passed, but may fail in the dialect that was asked for
 OK = "ok"  # it ran, or, where nothing runs, it was checked
 UNTRIED = "untried"  # an earlier candidate had won
 

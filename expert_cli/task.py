@@ -44,10 +44,14 @@ class Example:
 
 @dataclass(frozen=True)
 class Checked:
-    """A completion that passed every check: ``text`` as the model wrote it, ``output`` as the user sees it."""
+    """A completion that passed every check: ``text`` as the model wrote it, ``output`` as the user sees it.
+
+    ``doubt`` says why it may fail all the same where the user takes it; empty where nothing speaks against it.
+    """
 
     text: str
     output: str
+    doubt: str = ""
 
 
 @dataclass(frozen=True)

@@ -26,19 +26,24 @@ class Trial:
         """Try the drafts in order and set ``chosen``, which stays None where none passed.
 
         The first that runs wins, except that one without rows gives way to the first of the next ``prefer_rows``
-        drafts that has some.
+        drafts that has some, and one in doubt to the first of all that is in none.
         """
         self.candidates = [Candidate(draft.text, draft.logprob, draft.tokens) for draft in drafts]
         for index, draft in enumerate(drafts):
-            if self.chosen is not None and index > self.chosen + prefer_rows:
+            if self.chosen is not None and not self._doubted and index > self.chosen + prefer_rows:
                 break
             tried = self.candidates[index] = self._try(index, draft)
             yield Tried(index, tried)
             if tried.status == status.OK:
                 self.chosen = index
                 break
-            if tried.status == status.EMPTY and self.chosen is None:
+            known = tried.status == status.EMPTY and (self.chosen is None or self._doubted)
+            if known or (tried.status == status.DOUBTED and self.chosen is None):
                 self.chosen = index
+
+    @property
+    def _doubted(self) -> bool:
+        return self.chosen is not None and self.candidates[self.chosen].status == status.DOUBTED
 
     def _try(self, index: int, draft: Draft) -> Candidate:
         fresh = self.candidates[index]
@@ -52,9 +57,11 @@ class Trial:
         finally:
             self.check_ms += 1e3 * (perf_counter() - began)
         found = replace(fresh, sql=checked.output)
+        good = status.DOUBTED if checked.doubt else status.OK
+        found = replace(found, error=checked.doubt)
         if not self.run:
             self.passed[index] = checked, None
-            return replace(found, status=status.OK)
+            return replace(found, status=good)
         began = perf_counter()
         try:
             result = self.context.run(checked, self.limits)
@@ -65,7 +72,7 @@ class Trial:
         finally:
             self.run_ms += 1e3 * (perf_counter() - began)
         self.passed[index] = checked, result
-        return replace(found, status=status.OK if _holds(result) else status.EMPTY)
+        return replace(found, status=good if checked.doubt or _holds(result) else status.EMPTY)
 
 
 def _holds(result: Result) -> bool:

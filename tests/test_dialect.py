@@ -13,7 +13,7 @@ import sqlglot
 
 from expert_cli import paths
 from expert_cli.errors import ContextError
-from experts.sql.dialect import RESERVED, tidy, transpile
+from experts.sql.dialect import tidy, transpile
 
 WRITTEN = [
     (

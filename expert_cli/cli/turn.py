@@ -8,7 +8,7 @@ import sys
 import click
 
 from expert_cli import show
-from expert_cli.answer import EMPTY, Answer, Answered, Linked, Read, Tried
+from expert_cli.answer import DOUBTED, EMPTY, Answer, Answered, Linked, Read, Tried
 from expert_cli.expert import Session
 from expert_cli.task import Limits
 
@@ -46,6 +46,9 @@ def _story(found: Answer) -> str:
     parts = [f"confidence {found.confidence:.2f}", f"{found.timings.total:,.0f} ms"]
     if found.confidence < UNSURE:
         parts.append("unsure: read the query before you believe the rows")
+    if found.candidates[found.chosen].status == DOUBTED:
+        doubt = show.plain(found.candidates[found.chosen].error)[:200]
+        parts.append(f"{found.dialect} may refuse it: {doubt}")
     if found.chosen:
         first = found.candidates[0]
         reason = "gave no rows" if first.status == EMPTY else show.plain(first.error)[:120] or first.status

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from expert_cli.answer import EMPTY, FAILED, OK
+from expert_cli.answer import DOUBTED, EMPTY, FAILED, OK
 from expert_cli.task import Case
 
 
@@ -55,11 +55,11 @@ def summary(cases: Sequence[Case], outcomes: Sequence[Outcome]) -> dict[str, Any
         "both_empty": sum(bool(outcome.correct) and outcome.empty for outcome in scored),
         "by_hardness": _by_hardness(cases, outcomes),
         "answered": _share([outcome.status == "ok" for outcome in outcomes]),
-        "checked": _share([status in (OK, EMPTY, FAILED) for status in looked]),
-        "executed": _share([status in (OK, EMPTY) for status in looked]),
+        "checked": _share([status in (OK, DOUBTED, EMPTY, FAILED) for status in looked]),
+        "executed": _share([status in (OK, DOUBTED, EMPTY) for status in looked]),
         "first": {
-            "checked": _share([status in (OK, EMPTY, FAILED) for status in firsts]),
-            "executed": _share([status in (OK, EMPTY) for status in firsts]),
+            "checked": _share([status in (OK, DOUBTED, EMPTY, FAILED) for status in firsts]),
+            "executed": _share([status in (OK, DOUBTED, EMPTY) for status in firsts]),
         },
         "ms": _latency([outcome.ms for outcome in outcomes if outcome.status == "ok"]),
         "tokens": sum(outcome.tokens for outcome in outcomes),

@@ -4,8 +4,7 @@ sqlglot prints the words of each dialect; what it leaves as SQLite means it is s
 that a GROUP BY does not name, integer division, truth values that are added up, names that are reserved elsewhere,
 and functions that no rule covers, which are refused rather than passed on.
 
-Not covered: comparisons that rely on SQLite's type affinity (text with number), names that a PostgreSQL schema quotes
-for their upper-case letters, and the division of columns, whose types are not known here.
+Where the schema is known, :mod:`.affinity` says what SQLite converts, and spells names as the server does.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from sqlglot import exp
 from sqlglot.errors import ErrorLevel, SqlglotError
 
 from expert_cli.errors import ContextError
+from experts.sql.affinity import Affinity
 from experts.sql.guard import DIALECTS, names
 
 _POSTGRES_RESERVED = """
@@ -88,8 +88,8 @@ def tidy(statement: exp.Expr) -> str:
     return tree.sql("sqlite", comments=False)
 
 
-def transpile(query: str, dialect: str) -> str:
-    """``query``, written for SQLite, in ``dialect``.
+def transpile(query: str, dialect: str, affinity: Affinity | None = None) -> str:
+    """``query``, written for SQLite, in ``dialect``; ``affinity`` knows its columns.
 
     Raises:
         ContextError: the dialect is unknown, or the query has no equal in it.
@@ -100,6 +100,8 @@ def transpile(query: str, dialect: str) -> str:
         return query
     try:
         tree = sqlglot.parse_one(query, dialect="sqlite")
+        if affinity is not None:
+            affinity.say(tree, dialect)
         for rewrite in REWRITES:
             rewrite(tree, dialect)
         _refuse(tree, dialect)

@@ -22,9 +22,8 @@ from experts.sql.listing import ListingBinding
 from experts.sql.literals import made_up
 from experts.sql.schema import Schema, from_ddl, quote, read_sqlite
 from experts.sql.selecting import SelectingBinding
+from experts.sql.serving import Served
 from experts.sql.surface import surface as named
-from experts.sql.tongues import written_out
-from experts.sql.typed import TypedBinding
 
 if TYPE_CHECKING:
     from sqlglot import exp
@@ -78,7 +77,10 @@ class SqlQuestion:
         self.context.explain(_strict(statement))
         query = tidy(_bare(statement))
         self.context.explain(query)
-        return CheckedSql(text, self.context.written(query), query)
+        if self.context.served is None:
+            return CheckedSql(text, query, query=query)
+        output = self.context.served.write(query)
+        return CheckedSql(text, output, self.context.served.doubt(output), query)
 
 
 class SqlContext:
@@ -86,6 +88,8 @@ class SqlContext:
 
     def __init__(self, schema: Schema, worker: Worker | None, dialect: str) -> None:
         self.schema, self.worker, self.dialect = schema, worker, dialect
+        self.served = None if dialect == "sqlite" else Served(schema, dialect, exact=worker is None)
+        """What is asked where the answers are of another dialect."""
 
     def question(self, text: str, *, surface: str, evidence: str = "") -> SqlQuestion:
         """Link ``text``; ``evidence`` says what the question takes for granted.
@@ -139,20 +143,10 @@ class SqlContext:
             copy.execute(f"CREATE TABLE {quote(table.name)} ({columns})")
         return copy
 
-    def written(self, query: str) -> str:
-        """``query``, written for SQLite, in the dialect of the answers.
-
-        Raises:
-            ContextError: it has no equal there.
-        """
-        from experts.sql.dialect import transpile
-
-        return transpile(query, self.dialect)
-
     def everything(self, surface: str = "names") -> Binding:
         """The grammar's names for the whole database, written out on ``surface``; with kinds in other dialects."""
-        if self.dialect != "sqlite":
-            return self._typed
+        if self.served is not None:
+            return self.served.binding
         return ListingBinding(self._whole.names) if named(surface).select_first else self._whole
 
     @cached_property
@@ -163,10 +157,6 @@ class SqlContext:
         ]
         return binding.SqlBinding(tables, (), (), "names")
 
-    @cached_property
-    def _typed(self) -> TypedBinding:
-        return written_out(self.schema, self.dialect)
-
     def inner(self, sql: str, surface: str = "names") -> str:
         """``sql``, in either order of clauses, as the grammar writes it on ``surface``.
 
@@ -175,11 +165,9 @@ class SqlContext:
         """
         from experts.sql import inner
         from experts.sql.listed import ListedTurning
-        from experts.sql.typed_inner import TypedTurning
 
-        if self.dialect != "sqlite":
-            first = sql.lstrip().startswith("FROM ")
-            return sql if first else inner.inner(sql, self._typed, self.dialect, TypedTurning)
+        if self.served is not None:
+            return self.served.inner(sql)
         if named(surface).select_first:
             return inner.inner(sql, self._whole.names, turning=ListedTurning)
         return sql if sql.lstrip().startswith("FROM ") else inner.inner(sql, self._whole.names)
@@ -292,7 +280,7 @@ class SqlTask:
             raise ContextError(f"unknown dialect {dialect!r}; choose one of {', '.join(DIALECTS)}")
         ddl = _ddl_file(target)
         if ddl is not None:
-            return SqlContext(from_ddl(ddl, str(target)), None, dialect)
+            return SqlContext(_schema(ddl, dialect, str(target)), None, dialect)
         path = open_database(target)
         worker = Worker(path)  # starts while the schema is read
         try:
@@ -330,6 +318,14 @@ def _ddl_file(target: str | Path) -> str | None:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as problem:
         raise ContextError(f"{path} is not UTF-8 text; save the schema as UTF-8") from problem
+
+
+def _schema(ddl: str, dialect: str, source: str) -> Schema:
+    if dialect == "sqlite":
+        return from_ddl(ddl, source)
+    from experts.sql.ddl import read
+
+    return read(ddl, dialect, source)
 
 
 task = SqlTask()

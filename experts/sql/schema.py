@@ -44,7 +44,7 @@ class Column:
 
     @property
     def numeric(self) -> bool:
-        return bool(re.search(r"int|num|real|float|dec|doub|money|serial", self.type))
+        return bool(re.search(r"(?<!po)int(?!erval)|(?<!e)num|real|float|dec|doub|money|serial", self.type))
 
     @property
     def temporal(self) -> bool:

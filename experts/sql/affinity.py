@@ -1,0 +1,159 @@
+"""What SQLite converts on its own, said in the query: servers compare text with numbers and truth values not at all.
+
+https://sqlite.org/datatype3.html#type_conversions_prior_to_comparison, for columns of which the kind is declared.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from sqlglot import exp
+
+from experts.sql.kinds import NUMBER, TEXT, TRUTH, WHOLE, declared
+from experts.sql.schema import Schema
+
+_NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)\s*")
+_TRUE, _FALSE = frozenset(("1", "t", "true", "y", "yes")), frozenset(("0", "f", "false", "n", "no"))
+_COMPARED = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE)
+
+
+class Affinity:
+    """The kinds of a schema's columns, where queries written for SQLite use them.
+
+    ``exact`` says that the schema spells names as the server does; they are then written so.
+    """
+
+    def __init__(self, schema: Schema, *, exact: bool) -> None:
+        self.schema, self.exact = schema, exact
+
+    def say(self, tree: exp.Expr, dialect: str) -> None:
+        """Put each conversion that SQLite makes into ``tree``, and the names of the server."""
+        for node in list(tree.walk()):
+            if isinstance(node, _COMPARED):
+                self._fit(node, node.left, node.right)
+            elif isinstance(node, exp.Between):
+                self._fit(node, node.this, node.args["low"])
+                self._fit(node, node.this, node.args["high"])
+            elif isinstance(node, exp.In):
+                for item in node.expressions:
+                    self._fit(node, node.this, item)
+                if node.args.get("query"):
+                    self._within(node)
+            elif isinstance(node, exp.Div) and dialect != "postgres" and self._whole(node.left, node.right):
+                node.replace(exp.IntDiv(this=node.left.copy(), expression=node.right.copy()))
+        if self.exact:
+            for node in list(tree.find_all(exp.Table, exp.Column)):
+                self._spell(node)
+
+    def kind(self, node: exp.Expr) -> str | None:
+        """The kind of an expression; None of a literal and where it is not known."""
+        match node:
+            case exp.Column():
+                return self._column(node)
+            case exp.Paren() | exp.Min() | exp.Max() | exp.Neg():
+                return self.kind(node.this)
+            case exp.Count() | exp.Length():
+                return WHOLE
+            case exp.Sum():
+                return self.kind(node.this)
+            case exp.Avg() | exp.Round() | exp.Abs():
+                return NUMBER
+            case exp.Lower() | exp.Upper() | exp.Trim() | exp.Substring() | exp.DPipe():
+                return TEXT
+            case exp.Subquery() if isinstance(node.this, exp.Select) and len(node.this.expressions) == 1:
+                return self.kind(node.this.expressions[0].unalias())
+            case _:
+                return None
+
+    def _fit(self, node: exp.Expr, left: exp.Expr, right: exp.Expr) -> None:
+        if isinstance(right, exp.Literal | exp.Neg | exp.Boolean):
+            self._literal(left, right)
+        elif isinstance(left, exp.Literal | exp.Neg | exp.Boolean):
+            self._literal(right, left)
+        elif isinstance(node, exp.EQ | exp.NEQ):
+            kinds = self.kind(left), self.kind(right)
+            # text is not turned to numbers: a server stops at the first that is none
+            if TEXT in kinds and kinds[kinds.index(TEXT) - 1] in (WHOLE, NUMBER):
+                number = left if kinds[1] == TEXT else right
+                number.replace(exp.cast(number.copy(), "text"))
+
+    def _literal(self, other: exp.Expr, literal: exp.Expr) -> None:
+        kind = self.kind(other)
+        value = literal.this if isinstance(literal, exp.Neg) else literal
+        if not isinstance(value, exp.Literal):
+            return
+        text = ("-" if isinstance(literal, exp.Neg) else "") + value.name
+        if kind == TRUTH and text.lower() in _TRUE | _FALSE:
+            literal.replace(exp.Boolean(this=text.lower() in _TRUE))
+        elif kind == TEXT and not value.is_string:
+            literal.replace(exp.Literal.string(text))
+        elif kind in (WHOLE, NUMBER) and value.is_string and _NUMBER.fullmatch(text):
+            literal.replace(exp.Literal.number(text.strip()))
+
+    def _within(self, node: exp.In) -> None:
+        """``x IN (SELECT y ...)`` of two kinds."""
+        inner = node.args["query"].unnest()
+        if not isinstance(inner, exp.Select) or len(inner.expressions) != 1:
+            return
+        item = inner.expressions[0]
+        kinds = self.kind(node.this), self.kind(item.unalias())
+        if kinds in ((TEXT, WHOLE), (TEXT, NUMBER)):
+            item.replace(exp.cast(item.unalias().copy(), "text"))
+        elif kinds in ((WHOLE, TEXT), (NUMBER, TEXT)):
+            node.this.replace(exp.cast(node.this.copy(), "text"))
+
+    def _whole(self, *sides: exp.Expr) -> bool:
+        """Whether all are integers, one of them a column's."""
+        kinds = [self.kind(side) for side in sides]
+        literal = [isinstance(side, exp.Literal) and side.is_int for side in sides]
+        return WHOLE in kinds and all(kind == WHOLE or whole for kind, whole in zip(kinds, literal, strict=True))
+
+    def _column(self, column: exp.Column) -> str | None:
+        table = self._owner(column)
+        found = self.schema.columns.get((table, column.name.lower())) if table else None
+        return declared(found.type) if found else None
+
+    def _owner(self, column: exp.Column) -> str | None:
+        """The lower-cased table of a column, looked for in the scopes around it."""
+        select = column.find_ancestor(exp.Select)
+        while select is not None:
+            for source in _sources(select):
+                called = source.alias_or_name.lower()
+                if column.table and called != column.table.lower():
+                    continue
+                known = isinstance(source, exp.Table) and (source.name.lower(), column.name.lower())
+                if known in self.schema.columns and not _common(source):
+                    return source.name.lower()
+                if column.table:
+                    return None
+            select = select.find_ancestor(exp.Select)
+        return None
+
+    def _spell(self, node: exp.Expr) -> None:
+        if isinstance(node, exp.Column):
+            table = self._owner(node)
+            found = self.schema.columns.get((table, node.name.lower())) if table else None
+            if found is not None:
+                node.set("this", exp.to_identifier(found.name, quoted=self._needs(found.name)))
+            named = self.schema.by_name.get(node.table.lower()) if table else None
+            if named is not None and named.name.lower() == table:
+                node.set("table", exp.to_identifier(named.name, quoted=self._needs(named.name)))
+        elif isinstance(node, exp.Table) and not _common(node) and node.name.lower() in self.schema.by_name:
+            name = self.schema.by_name[node.name.lower()].name
+            node.set("this", exp.to_identifier(name, quoted=self._needs(name)))
+
+    @staticmethod
+    def _needs(name: str) -> bool:
+        return not re.fullmatch(r"[a-z_][a-z0-9_]*", name)
+
+
+def _sources(select: exp.Select) -> Iterator[exp.Expr]:
+    clauses = [select.args.get("from_"), *(select.args.get("joins") or ())]
+    yield from (clause.this for clause in clauses if clause is not None)
+
+
+def _common(source: exp.Expr) -> bool:
+    """Whether the name is that of a common table expression."""
+    root = source.root()
+    return any(cte.alias.lower() == source.name.lower() for cte in root.find_all(exp.CTE))

@@ -1,0 +1,69 @@
+"""Queries for the server of another dialect: how they are written there, and whether its grammar knows them."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from expert_cli import paths
+from expert_cli.errors import ContextError, GrammarError
+from experts.sql.affinity import Affinity
+from experts.sql.schema import Schema
+from experts.sql.tongues import written_out
+from experts.sql.typed import TypedBinding
+
+if TYPE_CHECKING:
+    from expert_cli.grammar.matcher import Matcher
+
+
+class Served:
+    """A schema as a server of ``dialect`` holds it; ``exact`` says that names are spelled as there."""
+
+    def __init__(self, schema: Schema, dialect: str, *, exact: bool) -> None:
+        self.schema, self.dialect = schema, dialect
+        self.affinity = Affinity(schema, exact=exact)
+
+    @cached_property
+    def binding(self) -> TypedBinding:
+        """The names of the whole schema, with kinds."""
+        return written_out(self.schema, self.dialect)
+
+    @cached_property
+    def _start(self) -> Matcher:
+        from expert_cli.grammar.matcher import Matcher
+        from expert_cli.grammar.tokens import bytewise
+
+        text = (paths.inputs("grammars") / f"sql-{self.dialect}.gbnf").read_text("utf-8")
+        return Matcher(bytewise(("<e>",), "<e>"), text, self.binding)
+
+    def write(self, query: str) -> str:
+        """``query``, written for SQLite, in the dialect.
+
+        Raises:
+            ContextError: it has no equal there.
+        """
+        from experts.sql.dialect import transpile
+
+        return transpile(query, self.dialect, self.affinity)
+
+    def inner(self, sql: str) -> str:
+        """``sql``, in either order of clauses, as the dialect's grammar writes it.
+
+        Raises:
+            ContextError: it is not one query over these tables.
+        """
+        from experts.sql.inner import inner
+        from experts.sql.typed_inner import TypedTurning
+
+        return sql if sql.lstrip().startswith("FROM ") else inner(sql, self.binding, self.dialect, TypedTurning)
+
+    def doubt(self, sql: str) -> str:
+        """Why the server may refuse ``sql``: where its grammar, of which all compiles, does not take it; or nothing."""
+        from expert_cli.grammar.verdict import judge
+
+        try:
+            turned = self.inner(sql)
+            verdict = judge(self._start.fork(), turned)
+        except (ContextError, GrammarError) as problem:
+            return str(problem)
+        return "" if verdict.accepted else f"the grammar of {self.dialect} stops after {turned[: verdict.at]!r}"
