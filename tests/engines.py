@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from ports import free
 
-from experts.sql.kinds import NUMBER, OTHER, TEXT, TIME, TRUTH, WHOLE, declared
+from experts.sql.kinds import MARK, NUMBER, OTHER, TEXT, TIME, TRUTH, WHOLE, declared
 from experts.sql.schema import Schema, Table
 from experts.sql.tongues import quoted
 
@@ -67,10 +67,21 @@ def nameable(schema: Schema, dialect: str) -> Schema:
 
 def ddl(schema: Schema, dialect: str) -> Iterator[str]:
     """CREATE statements for ``schema``, without rows, keys or defaults."""
+    types: set[str] = set()
     for table in schema.tables:
         columns = []
         for column in table.columns:
             kind = declared(column.type)
+            if kind.startswith(MARK):
+                named, enumeration, words = column.type.partition("enum")
+                made = enumeration + words or named
+                if enumeration and dialect == "postgres":
+                    made = named.strip() or quoted(f"type of {column.name}", dialect)
+                    if made not in types:
+                        yield f"CREATE TYPE {made} AS ENUM {words}"
+                    types.add(made)
+                columns.append(f"{quoted(column.name, dialect)} {made}")
+                continue
             made = TYPES[dialect][kind]
             if kind == TIME and "time" not in column.type:
                 made = "date"

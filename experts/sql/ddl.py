@@ -16,6 +16,7 @@ from sqlglot.dialects.dialect import Dialect
 from sqlglot.errors import SqlglotError
 
 from expert_cli.errors import ContextError
+from experts.sql.identifiers import literal
 from experts.sql.schema import MAX_VALUE_LENGTH, MAX_VALUES, Column, ForeignKey, Schema, Table
 
 MOST_CHARACTERS = 32 * 1024 * 1024
@@ -160,12 +161,12 @@ class _Reader:
         declared = "" if kind is None else kind.sql(self.dialect).lower()
         if kind is not None and kind.this == exp.DataType.Type.USERDEFINED:
             written = self.folded(kind.args["kind"]) if isinstance(kind.args.get("kind"), exp.Expr) else declared
-            declared = "enum" if written in self.words else declared
+            declared = f"{written} {_enumeration(self.words[written])}" if written in self.words else declared
             self.enumerated.append((table, name, written))
         elif kind is not None and kind.this == exp.DataType.Type.ENUM:
             for word in kind.expressions:
                 self.value(table, name, word.name)
-            declared = "enum"
+            declared = _enumeration([word.name for word in kind.expressions])
         self.tables[table][name] = Column(name, declared)
         for constraint in item.args.get("constraints") or ():
             if isinstance(constraint.kind, exp.PrimaryKeyColumnConstraint):
@@ -257,6 +258,10 @@ def _silent() -> Iterator[None]:
         yield
     finally:
         logger.disabled = kept
+
+
+def _enumeration(words: list[str]) -> str:
+    return f"enum({', '.join(map(literal, words))})"
 
 
 def _first(problem: Exception) -> str:

@@ -11,18 +11,24 @@ from collections.abc import Callable, Sequence
 
 NUMBER, WHOLE, TEXT, TIME, TRUTH, OTHER = "number", "whole", "text", "time", "truth", "other"
 KINDS = (NUMBER, WHOLE, TEXT, TIME, TRUTH, OTHER)
+MARK = "mark "
+"""What the kinds of values begin with that are compared with their own type alone; the type follows, ``mark uuid``."""
+
 COMPARED = (NUMBER, TEXT, TIME)
 """The kinds whose values the arms of a set operation may have."""
 
 _DECLARED = (
-    (OTHER, r"\[\]|interval|range|json|xml|bit|blob|binary|bytea|uuid|point|money"),
-    (OTHER, r"array|enum|set\b|struct|map|^time\b|year"),
+    (OTHER, r"\[\]|interval|range|json|xml|bit|blob|binary|bytea|point|money"),
+    (OTHER, r"array|enum|set\b|struct|map|year"),
     (TRUTH, r"^bool|^logical|tinyint\(1\)"),
     (WHOLE, r"int|serial|^long"),
     (NUMBER, r"num|real|float|dec|doub"),
     (TIME, r"date|timestamp"),
     (TEXT, r"char|text|clob|string|name"),
 )
+
+_MARK = re.compile(r"(\S+ )?enum ?\(.*\)|uuid|time( without time zone)?|inet|macaddr", re.DOTALL)
+_QUOTED = re.compile(r"'((?:[^']|'')*)'")
 
 Word = tuple[str, int]
 """A word and where it begins."""
@@ -44,7 +50,19 @@ def declared(type_name: str) -> str:
     """The kind of a column of a declared type, in lower case; text where none is declared."""
     if not type_name:
         return TEXT
+    if _MARK.fullmatch(type_name):
+        return MARK + type_name
     return next((kind for kind, pattern in _DECLARED if re.search(pattern, type_name)), OTHER)
+
+
+def enumerated(kind: str) -> list[str]:
+    """The values of an enumeration, by its type or its kind; none of any other."""
+    return [word.replace("''", "'") for word in _QUOTED.findall(kind)]
+
+
+def comparable(kind: str) -> bool:
+    """Whether the values of a kind can be told apart and put in order."""
+    return kind != OTHER
 
 
 def inferred(words: Sequence[Word], column: Callable[[str], str | None], query: Callable[[int], str | None]) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 
 from expert_cli.grammar.bind import NEVER
-from experts.sql.kinds import COMPARED, KINDS, NUMBER, OTHER, TRUTH, WHOLE
+from experts.sql.kinds import COMPARED, KINDS, MARK, NUMBER, OTHER, TRUTH, WHOLE, comparable, enumerated
 from experts.sql.names import MOST_NAMED, MOST_SOURCES, NOTHING, OUTPUTS, Names
 from experts.sql.pieces import choice, distinct_on, literally, verbatim
 from experts.sql.typed_reading import read
@@ -56,7 +56,7 @@ class TypedBinding(Names):
             quoted(name): tuple(Column(quoted(column), kind) for column, kind in columns.items())
             for name, columns in tables.items()
         }
-        self.full, self.lateral = full, lateral
+        self.full, self.lateral, self.literal = full, lateral, literal
         self.labels: dict[Scope, int] = {}
         self.root = Scope()
         values = list(values)
@@ -114,16 +114,33 @@ class TypedBinding(Names):
             f"others-{label}": self._others(scope, state),
         }
         for prefix, columns in (("", scope.visible()), ("own-", scope.own())):
-            for kind in KINDS:
-                these = (one.name for one in columns if one.kind == kind or (kind == NUMBER and one.kind == WHOLE))
+            for kind in (*KINDS, MARK.strip()):
+                these = (one.name for one in columns if kind in _hooks(one.kind))
                 rules[f"{prefix}{kind}-{label}"] = " | ".join(map(verbatim, dict.fromkeys(these))) or NEVER
+            rules[f"{prefix}marked-{label}"] = self._marked(columns)
         if any(event.kind == "joined" and event.scope == scope for event in state):
             rules[f"joined-{label}"] = self._joined(scope, state)
         return rules
 
+    def _marked(self, columns: Iterable[Column]) -> str:
+        """Comparisons of each type that is compared with itself alone: its columns, and the words that it has."""
+        named: dict[str, dict[str, None]] = {}
+        for column in columns:
+            if column.kind.startswith(MARK):
+                named.setdefault(column.kind, {})[verbatim(column.name)] = None
+        options = []
+        for kind, names in named.items():
+            own = " | ".join(names)
+            words = [verbatim(self.literal(word)) for word in enumerated(kind) if "\\" not in word]
+            words += ["uuid"] if kind == f"{MARK}uuid" else []
+            word = " | ".join(words)
+            listed = f' | " NOT"? " IN (" ({word}) (", " ({word}))* ")"' if word else ""
+            options.append(f'({own}) ((" = " | " <> " | " != ") ({" | ".join([own, *words])}){listed})')
+        return " | ".join(options) or NEVER
+
     @staticmethod
     def _star(scope: Scope, *, compared: bool) -> str:
-        sources = [one for one in scope.sources if not compared or all(each.kind != OTHER for each in one.columns)]
+        sources = [one for one in scope.sources if not compared or all(comparable(each.kind) for each in one.columns)]
         whole = ["*"] if sources and len(sources) == len(scope.sources) else []
         return choice(whole + [f"{source.name}.*" for source in sources])
 
@@ -251,7 +268,7 @@ class TypedBinding(Names):
             begin = ' ", " '.join(f"{verbatim(key)} direction" for key in keys) or f"({numbers}) direction"
             sort = f"sort-{self.label(scope)}" if keys else f"({numbers}) direction"
             options.append(f'{text} " ORDER BY " {begin} (", " {sort})* limit?')
-            if all(kind in (*COMPARED, TRUTH) for kind in kinds):
+            if all(map(comparable, kinds)):
                 options.append(f"{text} set-operator from-arm-{self.label(event.scope)}")
         return " | ".join(options) or NEVER
 
@@ -261,6 +278,9 @@ class TypedBinding(Names):
         if scope.reads is not None:
             return ' ", " '.join(f"({_again(scope, place)})" for place, _ in enumerate(scope.arms))
         rules = {kind: f"figure-{kind}-shown-{label}" for kind in COMPARED} | {TRUTH: f"condition-shown-{label}"}
+        for kind in scope.arms:
+            if kind.startswith(MARK):
+                rules[kind] = f"({choice([one.name for one in scope.visible() if one.kind == kind] + ['NULL'])})"
         return ' ", " '.join(rules.get(kind, "nothing") for kind in scope.arms) or NEVER
 
 
@@ -306,6 +326,13 @@ def _equal(scope: Scope, source: Source) -> str:
         if before and added:
             options.append(f'({choice(before)}) " = " ({choice(added)})')
     return " | ".join(options)
+
+
+def _hooks(kind: str) -> tuple[str, ...]:
+    """The hooks that name columns of a kind."""
+    if kind.startswith(MARK):
+        return MARK.strip(), OTHER
+    return (WHOLE, NUMBER) if kind == WHOLE else (kind,)
 
 
 def _alike(one: Column, other: Column) -> bool:
