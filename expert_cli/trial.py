@@ -26,11 +26,11 @@ class Trial:
         """Try the drafts in order and set ``chosen``, which stays None where none passed.
 
         The first that runs wins, except that one without rows gives way to the first of the next ``prefer_rows``
-        drafts that has some, and one in doubt to the first of all that is in none.
+        drafts that has some, and one in doubt to the first of them that is in none.
         """
         self.candidates = [Candidate(draft.text, draft.logprob, draft.tokens) for draft in drafts]
         for index, draft in enumerate(drafts):
-            if self.chosen is not None and not self._doubted and index > self.chosen + prefer_rows:
+            if self.chosen is not None and index > self.chosen + prefer_rows:
                 break
             tried = self.candidates[index] = self._try(index, draft)
             yield Tried(index, tried)

@@ -13,11 +13,13 @@ from fakes import FakeContext, FakeTask, expert, shop
 
 from expert_cli import answer as kinds
 from expert_cli.answer import Answered, Draft, Linked, Read, Tried, Written
+from expert_cli.cli.turn import story
 from expert_cli.errors import ContextError, NoAnswerError, UsageError
 from expert_cli.task import Limits
 
 NAMES = "SELECT name FROM items ORDER BY price DESC"
 NONE = "SELECT name FROM items WHERE price > 99"
+DOUBTFUL = "SELECT name AS doubtful FROM items"
 NULL = "SELECT MAX(price) FROM items WHERE price > 99"
 WRONG = "SELECT colour FROM items"
 FAILS = "SELECT abs(-9223372036854775807 - 1) FROM items"
@@ -32,6 +34,12 @@ POLICY = [
     ([NULL, NAMES], 2, 1, ["empty", "ok"]),
     ([NONE, WRONG, WRONG, NAMES], 2, 0, ["empty", "rejected", "rejected", "untried"]),
     ([NONE, WRONG, WRONG, NAMES], 3, 3, ["empty", "rejected", "rejected", "ok"]),
+    ([DOUBTFUL, NAMES], 2, 1, ["doubted", "ok"]),
+    ([DOUBTFUL, NAMES], 0, 0, ["doubted", "untried"]),
+    ([DOUBTFUL, NONE, WRONG, NAMES], 2, 3, ["doubted", "empty", "rejected", "ok"]),
+    ([DOUBTFUL, NONE], 2, 1, ["doubted", "empty"]),
+    ([NONE, DOUBTFUL, WRONG], 2, 0, ["empty", "doubted", "rejected"]),
+    ([WRONG, DOUBTFUL, DOUBTFUL], 2, 1, ["rejected", "doubted", "doubted"]),
     ([WRONG, NONE, NULL], 2, 1, ["rejected", "empty", "empty"]),
     ([Draft("SELECT name, name, ", -0.1, 160, finished=False), NAMES], 2, 1, ["unfinished", "ok"]),
 ]
@@ -59,6 +67,13 @@ def test_no_candidate_passes(tmp_path: Path) -> None:
         expert({"?": [WRONG, FAILS]}).ask("which?", shop(tmp_path))
     with pytest.raises(NoAnswerError, match="came to an end"):
         expert({}).ask("which?", shop(tmp_path))
+
+
+def test_doubt_is_told(tmp_path: Path) -> None:
+    found = expert({"?": [DOUBTFUL]}).ask("which?", shop(tmp_path), dialect="postgres")
+    assert (found.ran, found.candidates[0].status, found.candidates[0].error) == (True, "doubted", "nobody knows")
+    assert "postgres may refuse it: nobody knows" in story(found)
+    assert "refuse" not in story(expert({"?": [NAMES]}).ask("which?", shop(tmp_path)))
 
 
 @pytest.mark.parametrize("target", [{"schema": "shop.sql"}, {"db": "shop.sqlite", "run": False}])
@@ -159,8 +174,8 @@ def test_the_database_is_opened_before_the_model(tmp_path: Path) -> None:
 
 
 def test_status_words_are_what_the_docs_say() -> None:
-    words = [kinds.UNFINISHED, kinds.REJECTED, kinds.FAILED, kinds.EMPTY, kinds.OK, kinds.UNTRIED]
-    assert words == ["unfinished", "rejected", "failed", "empty", "ok", "untried"]
+    words = [kinds.UNFINISHED, kinds.REJECTED, kinds.FAILED, kinds.EMPTY, kinds.DOUBTED, kinds.OK, kinds.UNTRIED]
+    assert words == ["unfinished", "rejected", "failed", "empty", "doubted", "ok", "untried"]
 
 
 def test_importing_the_library_loads_nothing_heavy() -> None:

@@ -159,6 +159,8 @@ NAMED = {
         "cube": "SELECT country, city, COUNT(*) FROM customers GROUP BY CUBE (country, city)",
         "round": "SELECT ROUND(AVG(price), 2) FROM products",
         "strftime": "SELECT STRFTIME(order_date, '%Y-%m') FROM orders",
+        "any value": "SELECT city, ANY_VALUE(name), COUNT(*) FROM customers GROUP BY city",
+        "extreme": "SELECT MAX(age), ARG_MAX(name, age) FROM customers",
         "days": "SELECT AVG(DATE_DIFF('day', shipped_date, delivered_date)) FROM shipments",
     },
     "mysql": {

@@ -39,10 +39,11 @@ def present(found: Answer, *, as_json: bool = False) -> None:
     show.query(found.sql)
     if found.ran:
         show.rows(found.columns, found.rows, truncated=found.truncated)
-    show.note(_story(found))
+    show.note(story(found))
 
 
-def _story(found: Answer) -> str:
+def story(found: Answer) -> str:
+    """How an answer was found, and what to beware of."""
     parts = [f"confidence {found.confidence:.2f}", f"{found.timings.total:,.0f} ms"]
     if found.confidence < UNSURE:
         parts.append("unsure: read the query before you believe the rows")

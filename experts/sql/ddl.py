@@ -98,11 +98,17 @@ class _Reader:
         told = [word for word in words[1:] if word not in _SKIPPED]
         body = text[begin : tokens[-1].end + 1]
         if words[0] == "CREATE" and told[:1] == ["TABLE"]:
-            self.table(self.parsed(body, tokens[0].line))
+            self.table(self.parsed(body, tokens[0].line), tokens[0].line)
         elif words[0] == "CREATE" and told[:1] == ["TYPE"] and "ENUM" in words:
             self.words[self.named(tokens, words.index("AS"))] = [
                 token.text for token in tokens if token.token_type == TokenType.STRING
             ]
+        elif words[:2] == ["ALTER", "TABLE"] and "ATTACH" in words:
+            ends = (n for n, token in enumerate(tokens) if token.text.upper() in ("FOR", "DEFAULT"))
+            end = next(ends, len(tokens))
+            part = self.named(tokens, end)
+            self.tables.pop(part, None)
+            self.owners.pop(part, None)
         elif words[:2] == ["ALTER", "TABLE"] and "ADD" in words:
             self.altered(self.parsed(body, tokens[0].line))
         elif words[:2] == ["INSERT", "INTO"]:
@@ -121,7 +127,7 @@ class _Reader:
             raise ContextError(f"{self.source}, line {line}: cannot read {shown!r}; write the table's columns and keys")
         return found
 
-    def table(self, made: exp.Expr) -> None:
+    def table(self, made: exp.Expr, line: int) -> None:
         if not isinstance(made.this, exp.Schema):
             return  # a partition, or a table made of a query
         table = self.place(made.this.this)
@@ -133,6 +139,14 @@ class _Reader:
         self.tables[table] = {}
         for item in made.this.expressions:
             self.part(table, item)
+        names: set[str] = set()
+        for name in self.tables[table]:
+            if name.lower() in names:
+                raise ContextError(
+                    f"{self.source}, line {line}: {table} has two columns called {name}; names that differ by case "
+                    "alone cannot be told apart in questions"
+                )
+            names.add(name.lower())
         if not self.tables[table]:
             del self.tables[table], self.owners[table]
 

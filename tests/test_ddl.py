@@ -1,0 +1,153 @@
+"""DDL of other dialects: what their own tools dump of a live database is read as that database, and what is refused."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engines import Engine, engine, missing, program
+
+from expert_cli.errors import ContextError
+from experts.sql.ddl import read
+from experts.sql.plugin import task
+from experts.sql.schema import Schema
+
+MADE = {
+    "postgres": r"""
+CREATE TYPE mood AS ENUM ('sad', 'very happy', 'it''s fine');
+CREATE TABLE customers (id serial PRIMARY KEY, name varchar(200) DEFAULT 'x' NOT NULL, created timestamptz DEFAULT now(),
+  feels mood, "Full Name" text, key uuid DEFAULT gen_random_uuid(), tags text[] DEFAULT '{}',
+  price numeric(10, 2) CHECK (price > 0), twice int GENERATED ALWAYS AS (1 + 1) STORED);
+CREATE TABLE "Order" ("Id" integer, customer_id integer REFERENCES customers ON DELETE CASCADE, day date NOT NULL,
+  PRIMARY KEY ("Id", day)) PARTITION BY RANGE (day);
+CREATE TABLE order_2024 PARTITION OF "Order" FOR VALUES FROM ('2024-01-01') TO ('2025-01-01');
+CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.name := 'a;b'; RETURN NEW; END; $$;
+CREATE INDEX ON customers (name);
+CREATE VIEW happy AS SELECT * FROM customers WHERE feels = 'very happy';
+COMMENT ON TABLE customers IS 'who buys; and when';
+INSERT INTO customers (name, feels, "Full Name") VALUES ('Ann', 'sad', 'Ann; O''Neil'), ('Bob', NULL, E'two\tparts');
+""",
+    "mysql": """
+CREATE TABLE customers (id int unsigned NOT NULL AUTO_INCREMENT PRIMARY KEY, name varchar(200) DEFAULT 'x' COMMENT 'a;b',
+  created datetime(6) DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6),
+  feels enum('sad', 'very happy', 'it''s fine') NOT NULL DEFAULT 'sad', `Full Name` text, ok tinyint(1) DEFAULT 0,
+  twice int GENERATED ALWAYS AS (id + id) VIRTUAL, KEY named (name), FULLTEXT KEY whole (`Full Name`)) ENGINE=InnoDB;
+CREATE TABLE `Order` (`Id` int, customer_id int unsigned, day date, PRIMARY KEY (`Id`, day),
+  CONSTRAINT who FOREIGN KEY (customer_id) REFERENCES customers (id) ON DELETE CASCADE) ENGINE=InnoDB;
+CREATE VIEW happy AS SELECT * FROM customers WHERE feels = 'very happy';
+INSERT INTO customers (name, feels, `Full Name`) VALUES ('Ann', 'sad', 'Ann; O''Neil'), ('Bob', 'sad', 'two\tparts');
+""",
+    "duckdb": """
+CREATE TYPE mood AS ENUM ('sad', 'very happy', 'it''s fine');
+CREATE TABLE customers (id INTEGER PRIMARY KEY, name VARCHAR DEFAULT 'x' NOT NULL, created TIMESTAMP, feels mood,
+  "Full Name" VARCHAR, key UUID, tags VARCHAR[], parts STRUCT(a INTEGER, b VARCHAR), price DECIMAL(10, 2));
+CREATE TABLE "Order" ("Id" INTEGER, customer_id INTEGER REFERENCES customers (id), day DATE, PRIMARY KEY ("Id", day));
+CREATE VIEW happy AS SELECT * FROM customers WHERE feels = 'very happy';
+INSERT INTO customers (id, name, "Full Name") VALUES (1, 'Ann', 'Ann; O''Neil'), (2, 'Bob', 'two\tparts');
+""",
+}
+DUMPS = {
+    "postgres": ["pg_dump", "-h", "127.0.0.1", "-U", "house", "-p", "{port}", "postgres"],
+    "mysql": ["mariadb-dump", "--no-defaults", "-h", "127.0.0.1", "-u", "root", "-P", "{port}", "house"],
+}
+
+
+def make(running: Engine) -> None:
+    running.create(Schema(()))
+    connection: Any = running.connection
+    if running.dialect == "duckdb":
+        connection.execute(MADE["duckdb"])
+        return
+    with connection.cursor() as cursor:
+        if running.dialect == "postgres":
+            cursor.execute(MADE["postgres"])
+        else:
+            for statement in MADE["mysql"].split(";\n"):
+                if statement.strip():
+                    cursor.execute(statement)
+
+
+def dumped(running: Engine, folder: Path, *, rows: bool) -> str:
+    """What the server's own tool writes of its database."""
+    connection: Any = running.connection
+    if running.dialect == "duckdb":
+        connection.execute(f"EXPORT DATABASE '{folder / 'dump'}'")
+        return (folder / "dump" / "schema.sql").read_text()
+    port = connection.info.port if running.dialect == "postgres" else connection.port
+    tool, *options = (word.format(port=port) for word in DUMPS[running.dialect])
+    found = program(tool)
+    if found is None:
+        pytest.skip(f"{tool} is not installed")
+    less = {"postgres": "--schema-only", "mysql": "--no-data"}[running.dialect]
+    ran = subprocess.run([found, *options, *([] if rows else [less])], capture_output=True, text=True, check=True)
+    return ran.stdout
+
+
+@pytest.mark.parametrize("rows", [False, True], ids=["schema", "rows"])
+@pytest.mark.parametrize("dialect", MADE)
+def test_a_dump_is_read_as_its_database(dialect: str, rows: bool, tmp_path: Path) -> None:
+    if reason := missing(dialect):
+        pytest.skip(reason)
+    with engine(dialect) as running:
+        make(running)
+        text = dumped(running, tmp_path, rows=rows)
+    found = read(text, dialect)
+    assert [table.name for table in found.tables] == ["customers", "Order"] or [
+        table.name for table in found.tables
+    ] == ["Order", "customers"]
+    customers, orders = found.by_name["customers"], found.by_name["order"]
+    shared = ["id", "name", "created", "feels", "Full Name"]
+    assert [column.name for column in customers.columns][:5] == shared
+    assert [column.name for column in orders.columns if column.primary] == ["Id", "day"]
+    assert [column.name for column in customers.columns if column.primary] == ["id"]
+    (key,) = found.foreign_keys
+    assert (key.table, key.column, key.target, key.target_column) == ("Order", "customer_id", "customers", "id")
+    assert found.values["very happy"] == [("customers", "feels", "very happy")]
+    assert found.values["it's fine"] == [("customers", "feels", "it's fine")]
+    if rows and dialect != "duckdb":
+        assert found.values["ann"] == [("customers", "name", "Ann")]
+        assert found.values["ann; o'neil"] == [("customers", "Full Name", "Ann; O'Neil")]
+    # what was read can be asked in the dialect: queries over it compile where it came from
+    (tmp_path / "dump.sql").write_text(text)
+    context = task.open(tmp_path / "dump.sql", dialect=dialect)
+    asked = context.question("which orders have happy customers", surface="names")
+    checked = asked.check(
+        'FROM "Order" JOIN customers ON "Order".customer_id = customers.id WHERE customers.feels = \'very happy\' '
+        'SELECT "Order"."Id", customers."Full Name" ORDER BY "Order".day'
+    )
+    assert not checked.doubt, checked
+    with engine(dialect) as running:
+        make(running)
+        assert running.explain(checked.output) is None, checked.output
+
+
+def test_names_are_folded_as_the_server_does() -> None:
+    text = 'CREATE TABLE Big (Id int, "Kept" int); ALTER TABLE BIG ADD PRIMARY KEY (ID); ALTER TABLE big ADD COLUMN C text'
+    (table,) = read(text, "postgres").tables
+    assert (table.name, [(one.name, one.primary) for one in table.columns]) == (
+        "big",
+        [("id", True), ("Kept", False), ("c", False)],
+    )
+    (table,) = read("CREATE TABLE Big (Id int)", "mysql").tables
+    assert (table.name, table.columns[0].name) == ("Big", "Id")
+
+
+REFUSED = {
+    "nothing": ("postgres", "SELECT 1; DROP TABLE x;", "creates no table; give CREATE TABLE statements of Postgres"),
+    "twice": ("postgres", "CREATE TABLE a (b int); CREATE TABLE A (c int)", "makes the table a twice"),
+    "two schemas": ("postgres", "CREATE TABLE one.a (x int); CREATE TABLE two.b (x int)", "several schemas (one, two)"),
+    "two columns": ("postgres", 'CREATE TABLE a (b int, "B" int)', "line 1: a has two columns called B; names that differ by"),
+    "no DDL": ("mysql", "CREATE TABLE a (b int;;; (", "line 1:"),
+    "a line": ("duckdb", "CREATE TABLE a (b int);\n\nCREATE TABLE c (d int e f);", "line 3:"),
+    "open string": ("postgres", "CREATE TABLE a (b int DEFAULT 'x)", "is no Postgres"),
+    "deep": ("postgres", f"CREATE TABLE a (b int CHECK ({'(' * 9000}1{')' * 9000}))", "nests too deeply"),
+}
+
+
+@pytest.mark.parametrize(("dialect", "text", "problem"), REFUSED.values(), ids=REFUSED)
+def test_refused(dialect: str, text: str, problem: str) -> None:
+    with pytest.raises(ContextError) as caught:
+        read(text, dialect, "dump.sql")
+    assert problem in str(caught.value) and str(caught.value).startswith("dump.sql")
