@@ -119,7 +119,9 @@ def compared(
         given = bag(running.rows(written))
         found["same"] = given == bag(list(expected.elements()))
         if not reason:
-            found["turned"] = bag(running.rows(context.outer(context.inner(written)))) == given
+            turned = context.outer(context.inner(written))
+            found["turned"] = bag(running.rows(turned)) == given
+            reason = "" if found["turned"] else f"turned to other rows: {turned}"
     elif not reason:
         reason = "ACCEPTED THOUGH IT DOES NOT COMPILE"
     return found, f"{problem or ''}{reason}\n        {written}" if problem or reason or not found["same"] else ""

@@ -124,7 +124,9 @@ def test_a_dump_is_read_as_its_database(dialect: str, rows: bool, tmp_path: Path
 
 
 def test_names_are_folded_as_the_server_does() -> None:
-    text = 'CREATE TABLE Big (Id int, "Kept" int); ALTER TABLE BIG ADD PRIMARY KEY (ID); ALTER TABLE big ADD COLUMN C text'
+    text = (
+        'CREATE TABLE Big (Id int, "Kept" int); ALTER TABLE BIG ADD PRIMARY KEY (ID); ALTER TABLE big ADD COLUMN C text'
+    )
     (table,) = read(text, "postgres").tables
     assert (table.name, [(one.name, one.primary) for one in table.columns]) == (
         "big",
@@ -138,7 +140,11 @@ REFUSED = {
     "nothing": ("postgres", "SELECT 1; DROP TABLE x;", "creates no table; give CREATE TABLE statements of Postgres"),
     "twice": ("postgres", "CREATE TABLE a (b int); CREATE TABLE A (c int)", "makes the table a twice"),
     "two schemas": ("postgres", "CREATE TABLE one.a (x int); CREATE TABLE two.b (x int)", "several schemas (one, two)"),
-    "two columns": ("postgres", 'CREATE TABLE a (b int, "B" int)', "line 1: a has two columns called B; names that differ by"),
+    "two columns": (
+        "postgres",
+        'CREATE TABLE a (b int, "B" int)',
+        "line 1: a has two columns called B; names that differ by",
+    ),
     "no DDL": ("mysql", "CREATE TABLE a (b int;;; (", "line 1:"),
     "a line": ("duckdb", "CREATE TABLE a (b int);\n\nCREATE TABLE c (d int e f);", "line 3:"),
     "open string": ("postgres", "CREATE TABLE a (b int DEFAULT 'x)", "is no Postgres"),

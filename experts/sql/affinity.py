@@ -57,6 +57,9 @@ class Affinity:
                 return WHOLE
             case exp.Sum():
                 return self.kind(node.this)
+            case exp.Add() | exp.Sub() | exp.Mul():
+                kinds = [WHOLE if _whole(side) else self.kind(side) for side in (node.left, node.right)]
+                return kinds[0] if kinds[0] == kinds[1] else NUMBER if set(kinds) == {WHOLE, NUMBER} else None
             case exp.Avg() | exp.Round() | exp.Abs():
                 return NUMBER
             case exp.Lower() | exp.Upper() | exp.Trim() | exp.Substring() | exp.DPipe():
@@ -106,8 +109,7 @@ class Affinity:
     def _whole(self, *sides: exp.Expr) -> bool:
         """Whether all are integers, one of them a column's."""
         kinds = [self.kind(side) for side in sides]
-        literal = [isinstance(side, exp.Literal) and side.is_int for side in sides]
-        return WHOLE in kinds and all(kind == WHOLE or whole for kind, whole in zip(kinds, literal, strict=True))
+        return WHOLE in kinds and all(kind == WHOLE or _whole(side) for kind, side in zip(kinds, sides, strict=True))
 
     def _column(self, column: exp.Column) -> str | None:
         table = self._owner(column)
@@ -146,6 +148,10 @@ class Affinity:
     @staticmethod
     def _needs(name: str) -> bool:
         return not re.fullmatch(r"[a-z_][a-z0-9_]*", name)
+
+
+def _whole(node: exp.Expr) -> bool:
+    return isinstance(node, exp.Literal) and bool(node.is_int)
 
 
 def _sources(select: exp.Select) -> Iterator[exp.Expr]:
