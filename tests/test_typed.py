@@ -19,6 +19,7 @@ from expert_cli.cli import main
 from expert_cli.errors import ContextError
 from expert_cli.grammar.matcher import Matcher
 from expert_cli.grammar.sample import sample
+from expert_cli.grammar.verdict import judge
 from experts.sql import kinds
 from experts.sql.grammars import grammar
 from experts.sql.pieces import distinct_on
@@ -302,3 +303,30 @@ def test_what_recursion_begins_with_is_not_cut() -> None:
     assert accepts(fresh("postgres").fork(), encode(text.replace(" LIMIT 1", ""), pointers=False))
     events = read({"t": (Column("a", kinds.NUMBER),)}, "FROM (FROM t SELECT t.a AS x1 OFFSET 2) AS d1 SELECT ")
     assert [column.name for column in events[-1].scope.own()] == ["d1.x1"]
+
+
+# Servers put literals in the place of columns and compute before a row is read.
+GIVEN = {
+    "divided by": "FROM (SELECT 0 AS x1) AS d2 SELECT 1 / ⟂d2.x1",
+    "divided by a sum": "FROM orders CROSS JOIN (SELECT 3 AS x1) AS d2 SELECT orders.id / (⟂d2.x1 - 3)",
+    "cast": "FROM (SELECT 'a' AS x1) AS d2 SELECT CAST(d2.x1 ⟂AS INT)",
+    "beside a table": "FROM (FROM orders SELECT orders.id AS x1, 5 AS x2) AS d2 SELECT d2.x1 / (d2.x⟂2 - 5)",
+    "in another arm": "FROM (FROM orders SELECT orders.id AS x1 UNION ALL FROM orders SELECT 5⟂) AS d2 SELECT d2.x1",
+    "named": "WITH cte1 AS (SELECT 1 AS x1) FROM cte1 SELECT SQRT(⟂cte1.x1 - 2)",
+    "condition that is a number": "FROM orders WHERE CASE WHEN 6 ⟂< 1 THEN 3 END SELECT orders.id",
+}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in GIVEN.items()])
+def test_literals_are_not_computed_with(dialect: str, text: str) -> None:
+    """Texts are refused where ⟂ stands."""
+    verdict = judge(fresh(dialect).fork(), text.replace("⟂", ""))
+    assert (verdict.accepted, verdict.at) == (False, text.index("⟂")), verdict.expected
+
+
+def test_literals_are_compared_and_shown() -> None:
+    text = "FROM (SELECT 3 AS x1, 'a' AS x2) AS d2 WHERE d2.x1 = 3 AND d2.x2 != 'b' SELECT d2.x1, d2.x2 ORDER BY d2.x1"
+    assert accepts(fresh("postgres").fork(), encode(text, pointers=False))
+    counted = "WITH RECURSIVE cte1 AS (SELECT 1 AS x1 UNION ALL FROM cte1 WHERE cte1.x1 < 5 SELECT cte1.x1 + 1) FROM cte1 SELECT cte1.x1 / (cte1.x1 + 1)"
+    assert accepts(fresh("postgres").fork(), encode(counted, pointers=False))

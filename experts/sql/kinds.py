@@ -14,6 +14,12 @@ KINDS = (NUMBER, WHOLE, TEXT, TIME, TRUTH, OTHER)
 MARK = "mark "
 """What the kinds of values begin with that are compared with their own type alone; the type follows, ``mark uuid``."""
 
+GIVEN = f"{MARK}given "
+"""What the kinds of literals begin with, where another query reads them."""
+
+COMPUTED = "computed "
+"""What a kind begins with where it must not be a literal."""
+
 COMPARED = (NUMBER, TEXT, TIME)
 """The kinds whose values the arms of a set operation may have."""
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 from expert_cli.grammar.bind import NEVER
 from expert_cli.grammar.nodes import Literal, write
+from experts.sql.kinds import COMPARED, NUMBER, OTHER, WHOLE
+from experts.sql.typed_scopes import Column, Scope, Source
 
 # How the grammars cut text: what is written already is repeated word for word, in the same pieces.
 _PIECE = re.compile(
@@ -54,3 +56,30 @@ def distinct_on(text: str) -> list[str]:
         depth += piece.count("(") - piece.count(")") if piece[0] != "'" else 0
         keys[-1] += piece
     return keys
+
+
+def using(scope: Scope, source: Source) -> str:
+    """USING as another way than ON: with columns of ``source`` that exactly one source before it has, of one kind."""
+    before = [column for one in scope.sources for column in one.columns]
+    shared = []
+    for column in source.columns:
+        others = [one for one in before if one.name.lower() == column.name.lower()]
+        if len(others) == 1 and _alike(column, others[0]):
+            shared.append(column.name)
+    return f' | " USING (" ({choice(shared)}) ")"' if shared else ""
+
+
+def equal(scope: Scope, source: Source) -> str:
+    """One column of the sources so far and one of ``source``, of one kind."""
+    options = []
+    for kind in COMPARED:
+        before = [column.name for column in scope.own() if _alike(column, Column("", kind))]
+        added = [f"{source.name}.{column.name}" for column in source.columns if _alike(column, Column("", kind))]
+        if before and added:
+            options.append(f'({choice(before)}) " = " ({choice(added)})')
+    return " | ".join(options)
+
+
+def _alike(one: Column, other: Column) -> bool:
+    kinds = {NUMBER if column.kind == WHOLE else column.kind for column in (one, other)}
+    return len(kinds) == 1 and OTHER not in kinds

@@ -11,9 +11,23 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 
 from expert_cli.grammar.bind import NEVER
-from experts.sql.kinds import COMPARED, KINDS, MARK, NUMBER, OTHER, TRUTH, WHOLE, comparable, enumerated
+from experts.sql.kinds import (
+    COMPARED,
+    COMPUTED,
+    GIVEN,
+    KINDS,
+    MARK,
+    NUMBER,
+    OTHER,
+    TEXT,
+    TIME,
+    TRUTH,
+    WHOLE,
+    comparable,
+    enumerated,
+)
 from experts.sql.names import MOST_NAMED, MOST_SOURCES, NOTHING, OUTPUTS, Names
-from experts.sql.pieces import choice, distinct_on, literally, verbatim
+from experts.sql.pieces import choice, distinct_on, equal, literally, using, verbatim
 from experts.sql.typed_reading import read
 from experts.sql.typed_scopes import Column, Event, Scope, Source
 
@@ -22,6 +36,15 @@ _ARM = '" UNION" nothing'
 _ENDED = '")" carried'
 
 State = tuple[Event, ...]
+
+_LITERAL = {
+    f"{MARK}uuid": "uuid",
+    f"{GIVEN}{NUMBER}": "numeral",
+    f"{GIVEN}{TEXT}": "string",
+    f"{GIVEN}{TIME}": "instant",
+    f"{GIVEN}{TRUTH}": "truth-value",
+}
+"""The rules of literals that a mark is compared with."""
 
 
 class TypedBinding(Names):
@@ -132,7 +155,7 @@ class TypedBinding(Names):
         for kind, names in named.items():
             own = " | ".join(names)
             words = [verbatim(self.literal(word)) for word in enumerated(kind) if "\\" not in word]
-            words += ["uuid"] if kind == f"{MARK}uuid" else []
+            words += [_LITERAL[kind]] if kind in _LITERAL else []
             word = " | ".join(words)
             listed = f' | " NOT"? " IN (" ({word}) (", " ({word}))* ")"' if word else ""
             options.append(f'({own}) ((" = " | " <> " | " != ") ({" | ".join([own, *words])}){listed})')
@@ -191,8 +214,8 @@ class TypedBinding(Names):
             kinds = "join-kind" if scope.reads is None else '(" JOIN " | " LEFT JOIN ")'
             options.append(f"{kinds} ({' | '.join([*placed, f'others-{label} placed'])})")
             options.append(f"cross-kind ({' | '.join([*beside, f'others-{label} beside'])})")
-            if self.full and scope.reads is None and (equal := self._full(scope, state)):
-                options.append(f"full-kind ({equal})")
+            if self.full and scope.reads is None and (full := self._full(scope, state)):
+                options.append(f"full-kind ({full})")
             if self.lateral and scope.reads is None:
                 beside = self._known(scope, state, "{source} {joined}", lateral=True)
                 derived = self._derived(Scope(scope.named, scope), state)
@@ -205,8 +228,8 @@ class TypedBinding(Names):
         options = []
         for text, source in self._candidates(scope):
             wider = scope.joined(source)
-            if equal := _equal(scope, source):
-                then = f'" ON " ({equal}) joined-{self.label(wider)}' if wider in widened else "placed"
+            if equality := equal(scope, source):
+                then = f'" ON " ({equality}) joined-{self.label(wider)}' if wider in widened else "placed"
                 options.append(f"{text} {then}")
         return " | ".join(options)
 
@@ -220,8 +243,8 @@ class TypedBinding(Names):
                 texts[("" if lateral else '"(" ') + verbatim(event.text)] = event.scope
         options = []
         for text, wider in texts.items():
-            using, label = _using(scope, wider.sources[-1]), self.label(wider)
-            options.append(shape.format(source=text, label=label, using=using, joined=f"joined-{label}"))
+            shared, label = using(scope, wider.sources[-1]), self.label(wider)
+            options.append(shape.format(source=text, label=label, using=shared, joined=f"joined-{label}"))
         return options
 
     def _others(self, scope: Scope, state: State) -> str:
@@ -279,7 +302,12 @@ class TypedBinding(Names):
             return ' ", " '.join(f"({_again(scope, place)})" for place, _ in enumerate(scope.arms))
         rules = {kind: f"figure-{kind}-shown-{label}" for kind in COMPARED} | {TRUTH: f"condition-shown-{label}"}
         for kind in scope.arms:
-            if kind.startswith(MARK):
+            if kind.startswith(COMPUTED):
+                plain = kind.removeprefix(COMPUTED)
+                rules[kind] = f'({"condition" if plain == TRUTH else plain}-shown-{label} | "NULL")'
+            elif kind.startswith(GIVEN):
+                rules[kind] = rules[kind.removeprefix(GIVEN)]
+            elif kind.startswith(MARK):
                 rules[kind] = f"({choice([one.name for one in scope.visible() if one.kind == kind] + ['NULL'])})"
         return ' ", " '.join(rules.get(kind, "nothing") for kind in scope.arms) or NEVER
 
@@ -306,35 +334,8 @@ def _inside(scope: Scope) -> Scope:
     return Scope(scope.named, scope) if scope.sources else scope
 
 
-def _using(scope: Scope, source: Source) -> str:
-    """USING as another way than ON: with columns of ``source`` that exactly one source before it has, of one kind."""
-    before = [column for one in scope.sources for column in one.columns]
-    shared = []
-    for column in source.columns:
-        others = [one for one in before if one.name.lower() == column.name.lower()]
-        if len(others) == 1 and _alike(column, others[0]):
-            shared.append(column.name)
-    return f' | " USING (" ({choice(shared)}) ")"' if shared else ""
-
-
-def _equal(scope: Scope, source: Source) -> str:
-    """One column of the sources so far and one of ``source``, of one kind."""
-    options = []
-    for kind in COMPARED:
-        before = [column.name for column in scope.own() if _alike(column, Column("", kind))]
-        added = [f"{source.name}.{column.name}" for column in source.columns if _alike(column, Column("", kind))]
-        if before and added:
-            options.append(f'({choice(before)}) " = " ({choice(added)})')
-    return " | ".join(options)
-
-
 def _hooks(kind: str) -> tuple[str, ...]:
     """The hooks that name columns of a kind."""
     if kind.startswith(MARK):
         return MARK.strip(), OTHER
     return (WHOLE, NUMBER) if kind == WHOLE else (kind,)
-
-
-def _alike(one: Column, other: Column) -> bool:
-    kinds = {NUMBER if column.kind == WHOLE else column.kind for column in (one, other)}
-    return len(kinds) == 1 and OTHER not in kinds

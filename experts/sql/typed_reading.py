@@ -6,39 +6,22 @@ select is known.
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
-from experts.sql.kinds import NUMBER, OTHER, WHOLE, Word, inferred
+from experts.sql.kinds import OTHER, Word, inferred
 from experts.sql.scopes import SET_OPERATORS, WORD
-from experts.sql.typed_scopes import Column, Event, Scope, Source
+from experts.sql.typed_scopes import Column, Event, Query, Scope, Source
 
 _DERIVED = re.compile(r"d([0-9]+)")
 _AFTER = frozenset(("WHERE", "GROUP", "SELECT"))
 """What may follow the sources."""
 
-
-@dataclass
-class _Query:
-    """A query being read. ``clause``: start, source, alias, joins, where, keys, having, select, tail."""
-
-    context: Scope
-    kind: str
-    begin: int
-    clause: str = "start"
-    scope: Scope | None = None
-    name: str = ""
-    mark: int = 0
-    """The word from which the keys or the item are read."""
-    opened: int = 0
-    """The character from which GROUP BY or SELECT is read."""
-    parts: list[tuple[int, int]] = field(default_factory=list)
-    outputs: list[Column] = field(default_factory=list)
-    origins: list[str] = field(default_factory=list)
-    arm: int = 0
-    depth: int = 0
-    lateral: bool = False
+_COMPUTES = re.compile(r"\.|SELECT|FROM|.*\(")
+_BESIDE = frozenset(("NOT", "AND", "OR", "WHEN", "THEN", "ELSE", "CASE", "DATE", "TIMESTAMP"))
+"""Words that may stand before a parenthesis without calling anything."""
 
 
 def read(tables: Mapping[str, tuple[Column, ...]], text: str) -> tuple[Event, ...]:
@@ -58,7 +41,7 @@ class _Reading:
         self.closed = 0
         self.taken = {name.lower() for name in tables}
         self.kinds: dict[int, str] = {}
-        self.stack: list[_Query] = []
+        self.stack: list[Query] = []
         self.words = [(match.group(), match.start(), match.end()) for match in WORD.finditer(text)]
 
     def events(self) -> list[Event]:
@@ -66,7 +49,7 @@ class _Reading:
             return []
         place = self.with_clause() if self.words[0][0] == "WITH" else 0
         if place is not None:
-            self.stack = [_Query(Scope(self.named), "top", 0)]
+            self.stack = [Query(Scope(self.named), "top", 0)]
             self.query(place)
         return list(self.found)
 
@@ -79,11 +62,11 @@ class _Reading:
             self.cte = name = self.at(place)
             if self.at(place + 1) != "AS" or self.at(place + 2) != "(":
                 return None
-            self.stack = [_Query(Scope(self.named), "named", 0)]
+            self.stack = [Query(Scope(self.named), "named", 0)]
             end = self.query(place + 3)
             if end is None:
                 return None
-            self.named = (*self.named, Source(name, tuple(self.stack[0].outputs), name))
+            self.named = (*self.named, Source(name, self.stack[0].left(), name))
             self.add("named", Scope(self.named), text=self.text[: self.words[end][2]])
             if self.at(end + 1) != ",":
                 return end + 1
@@ -117,15 +100,15 @@ class _Reading:
             place += 1
         return None
 
-    def open(self, place: int, query: _Query) -> None:
+    def open(self, place: int, query: Query) -> None:
         if self.at(place + 1) not in ("FROM", "SELECT"):
             query.depth += 1
         elif query.clause == "source":
             outer = query.scope if query.lateral else None
-            self.stack.append(_Query(Scope(query.context.named, outer), "derived", self.words[place][1]))
+            self.stack.append(Query(Scope(query.context.named, outer), "derived", self.words[place][1]))
         else:
             outer = query.scope if query.scope else query.context.outer
-            self.stack.append(_Query(Scope(query.context.named, outer), "sub", self.words[place][1]))
+            self.stack.append(Query(Scope(query.context.named, outer), "sub", self.words[place][1]))
 
     def close(self, place: int) -> None:
         inner = self.stack.pop()
@@ -133,11 +116,11 @@ class _Reading:
         if inner.kind == "derived":
             query.clause = "alias"
             query.name = self.text[inner.begin + 1 : self.words[place][2]]
-            self.derived = tuple(inner.outputs)
+            self.derived = inner.left()
         elif inner.outputs:
             self.kinds[inner.begin] = inner.outputs[0].kind
 
-    def word(self, place: int, word: str, query: _Query) -> int:
+    def word(self, place: int, word: str, query: Query) -> int:
         """Read one word at the level of ``query``; the index of the last word used."""
         clause = query.clause
         if word == "FROM" and clause == "start":
@@ -166,7 +149,7 @@ class _Reading:
             query.clause = "tail"
         return place
 
-    def clause(self, place: int, word: str, query: _Query) -> int:
+    def clause(self, place: int, word: str, query: Query) -> int:
         """Begin WHERE, GROUP BY, HAVING or SELECT."""
         if query.clause == "keys":
             self.end_keys(place, query)
@@ -194,7 +177,7 @@ class _Reading:
                 break
         return place
 
-    def source(self, place: int, word: str, query: _Query) -> int:
+    def source(self, place: int, word: str, query: Query) -> int:
         named = {source.name: source.columns for source in query.context.named}
         columns = named.get(word, self.tables.get(word))
         if query.context.reads is not None and word == query.context.reads.name:
@@ -209,7 +192,7 @@ class _Reading:
         self.join(query, Source(name, columns, word))
         return last
 
-    def alias(self, word: str, query: _Query) -> None:
+    def alias(self, word: str, query: Query) -> None:
         number = _DERIVED.fullmatch(word)
         if number is None or int(number[1]) <= self.closed or word in self.taken:
             return
@@ -218,13 +201,13 @@ class _Reading:
         self.closed += 1
         self.add("derived", self.join(query, source), before, f"{text} AS {word}", lateral=query.lateral)
 
-    def join(self, query: _Query, source: Source) -> Scope:
+    def join(self, query: Query, source: Source) -> Scope:
         query.scope = (query.scope or query.context).joined(source)
         query.clause, query.name = "joins", ""
         self.add("joined", query.scope)
         return query.scope
 
-    def end_keys(self, place: int, query: _Query) -> None:
+    def end_keys(self, place: int, query: Query) -> None:
         """The keys are written: the scope is a grouped one from here on."""
         assert query.scope is not None
         self.end_part(place, query)
@@ -270,21 +253,19 @@ class _Reading:
         words: list[Word] = [(word, start) for word, start, _ in self.words[slice(*part)]]
         return inferred(words, columns.get, self.kinds.get)
 
-    def add_listed(self, place: int, query: _Query) -> None:
+    def add_listed(self, place: int, query: Query) -> None:
         """The items of the first arm are written: what is sorted by number, or has another arm, knows their kinds."""
         if query.arm or query.scope is None or not query.outputs:
             return
-        kinds = tuple(NUMBER if one.kind == WHOLE else one.kind for one in query.outputs)
         text = self.text[query.opened : self.words[place][1] - 1]
-        self.add("listed", Scope(query.context.named, query.context.outer, arms=kinds), query.scope, text)
+        self.add("listed", Scope(query.context.named, query.context.outer, arms=query.arms()), query.scope, text)
 
-    def next_arm(self, place: int, query: _Query) -> int:
+    def next_arm(self, place: int, query: Query) -> int:
         if query.clause == "select":
             self.end_part(place, query)
             self.add_listed(place, query)
         if not query.arm:
-            kinds = tuple(NUMBER if one.kind == WHOLE else one.kind for one in query.outputs)
-            query.context = Scope(query.context.named, query.context.outer, arms=kinds)
+            query.context = Scope(query.context.named, query.context.outer, arms=query.arms())
             if self.recursive and query.kind == "named" and self.at(place) == "UNION":
                 self.begin_recursion(place, query)
         query.arm += 1
@@ -301,13 +282,13 @@ class _Reading:
             return next((f"{one.table}.{words[2]}" for one in sources if one.name == words[0]), "")
         return ""
 
-    def begin_recursion(self, place: int, query: _Query) -> None:
+    def begin_recursion(self, place: int, query: Query) -> None:
         """The first arm of a named query may be one that the next arm reads."""
         reads = Source(self.cte, tuple(query.outputs), self.cte)
         query.context = replace(query.context, reads=reads, origins=tuple(query.origins))
         self.add("arm", query.context, text=self.text[: self.words[place - 1][2]])
 
-    def end_part(self, place: int, query: _Query) -> None:
+    def end_part(self, place: int, query: Query) -> None:
         """An item or key ends before the word at ``place``."""
         if query.clause not in ("select", "keys") or place <= query.mark:
             return
@@ -315,7 +296,7 @@ class _Reading:
         if query.clause == "select" and not query.arm:
             self.output(query.mark, place, query)
 
-    def output(self, begin: int, end: int, query: _Query) -> None:
+    def output(self, begin: int, end: int, query: Query) -> None:
         words = [word for word, _, _ in self.words[begin:end]]
         sources = query.scope.sources if query.scope else ()
         if words == ["*"]:
@@ -327,4 +308,12 @@ class _Reading:
             value = (begin, end - 2) if named else (begin, end)
             kind = OTHER if words[0] == "NULL" else self.kind(value, query.scope)
             query.origins.append(self.origin(self.words[slice(*value)], sources))
+            if kind != OTHER and not any(map(_COMPUTES.fullmatch, _calls(words[: value[1] - begin]))):
+                query.given.add(len(query.outputs))
             query.outputs.append(Column(words[-1] if named else "", kind))
+
+
+def _calls(words: list[str]) -> Iterator[str]:
+    """The words, those that are called with their parenthesis."""
+    for word, after in itertools.pairwise([*words, ""]):
+        yield word + after if after == "(" and word.isidentifier() and word not in _BESIDE else word

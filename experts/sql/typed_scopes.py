@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+
+from experts.sql.kinds import COMPUTED, GIVEN, MARK, NUMBER, OTHER, WHOLE
 
 
 @dataclass(frozen=True)
@@ -87,3 +89,49 @@ class Event:
     before: Scope | None = None
     text: str = ""
     lateral: bool = False
+
+
+@dataclass
+class Query:
+    """A query being read. ``clause``: start, source, alias, joins, where, keys, having, select, tail."""
+
+    context: Scope
+    kind: str
+    begin: int
+    clause: str = "start"
+    scope: Scope | None = None
+    name: str = ""
+    mark: int = 0
+    """The word from which the keys or the item are read."""
+    opened: int = 0
+    """The character from which GROUP BY or SELECT is read."""
+    parts: list[tuple[int, int]] = field(default_factory=list)
+    outputs: list[Column] = field(default_factory=list)
+    origins: list[str] = field(default_factory=list)
+    given: set[int] = field(default_factory=set)
+    """The outputs that are literals."""
+    arm: int = 0
+    depth: int = 0
+    lateral: bool = False
+
+    def left(self) -> tuple[Column, ...]:
+        """The columns as they are seen from outside.
+
+        Servers put literals in their place and compute with them before a row is read: they can only be compared.
+        """
+        if self.context.reads is not None:
+            return tuple(self.outputs)
+        return tuple(
+            replace(one, kind=f"{GIVEN}{one.kind}") if place in self.given else one
+            for place, one in enumerate(self.outputs)
+        )
+
+    def arms(self) -> tuple[str, ...]:
+        """The kinds of the columns of other arms; what others read must not be a literal there."""
+        kinds = [NUMBER if one.kind == WHOLE else one.kind for one in self.outputs]
+        if self.kind == "sub":
+            return tuple(kinds)
+        return tuple(
+            kind if kind.startswith(MARK) or kind == OTHER else f"{GIVEN if place in self.given else COMPUTED}{kind}"
+            for place, kind in enumerate(kinds)
+        )
