@@ -61,6 +61,7 @@ INFERRED = {
     "EXTRACT(YEAR FROM t.d)": kinds.NUMBER,
     "DATE_TRUNC('MONTH', t.d)": kinds.TIME,
     "(FROM t SELECT t.s)": "of the query",
+    "TRUE": kinds.TRUTH,
     "'a'": kinds.TEXT,
     "DATE '2024-01-01'": kinds.TIME,
     "CURRENT_DATE": kinds.TIME,

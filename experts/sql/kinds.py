@@ -94,6 +94,8 @@ def inferred(words: Sequence[Word], column: Callable[[str], str | None], query: 
         words = words[end:]
     elif first == "-":
         return NUMBER
+    elif first in ("TRUE", "FALSE"):
+        return TRUTH
     elif first[0] == "'":
         found = TEXT
     elif first[0].isdigit() or first == "EXTRACT":
