@@ -196,6 +196,7 @@ REFUSED = {
     "marks of two types": "FROM parcels WHERE parcels.state = parcels.code SELECT parcels.code",
     "mark that begins so": "FROM parcels WHERE parcels.state LIKE 'n%' SELECT parcels.code",
     "least mark": "FROM parcels GROUP BY () SELECT MIN(parcels.code)",
+    "several rows for one value": "FROM orders WHERE orders.id = (SELECT 1 UNION SELECT 2) SELECT orders.id",
     "sum of text": "FROM customers GROUP BY () SELECT SUM(customers.name)",
     "text compared with a number": "FROM customers WHERE customers.name = 3 SELECT customers.id",
     "date compared with a word": "FROM orders WHERE orders.order_date = 'soon' SELECT orders.id",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from expert_cli import paths
@@ -28,13 +30,16 @@ class Served:
         """The names of the whole schema, with kinds."""
         return written_out(self.schema, self.dialect)
 
-    @cached_property
-    def _start(self) -> Matcher:
+    @lru_cache(maxsize=16)  # noqa: B019 - lives as long as its database is open
+    def _start(self, tables: frozenset[str]) -> tuple[TypedBinding, Matcher]:
+        """The grammar over some tables, at its start."""
         from expert_cli.grammar.matcher import Matcher
         from expert_cli.grammar.tokens import bytewise
 
         text = (paths.inputs("grammars") / f"sql-{self.dialect}.gbnf").read_text("utf-8")
-        return Matcher(bytewise(("<e>",), "<e>"), text, self.binding)
+        few = replace(self.schema, tables=tuple(one for one in self.schema.tables if one.name.lower() in tables))
+        binding = written_out(few, self.dialect)
+        return binding, Matcher(bytewise(("<e>",), "<e>"), text, binding)
 
     def write(self, query: str) -> str:
         """``query``, written for SQLite, in the dialect.
@@ -46,7 +51,7 @@ class Served:
 
         return transpile(query, self.dialect, self.affinity)
 
-    def inner(self, sql: str) -> str:
+    def inner(self, sql: str, binding: TypedBinding | None = None) -> str:
         """``sql``, in either order of clauses, as the dialect's grammar writes it.
 
         Raises:
@@ -55,15 +60,25 @@ class Served:
         from experts.sql.inner import inner
         from experts.sql.typed_inner import TypedTurning
 
-        return sql if sql.lstrip().startswith("FROM ") else inner(sql, self.binding, self.dialect, TypedTurning)
+        if sql.lstrip().startswith("FROM "):
+            return sql
+        return inner(sql, binding or self.binding, self.dialect, TypedTurning)
 
     def doubt(self, sql: str) -> str:
         """Why the server may refuse ``sql``: where its grammar, of which all compiles, does not take it; or nothing."""
         from expert_cli.grammar.verdict import judge
 
+        read = frozenset(name for name in self._read(sql) if name in self.schema.by_name)
         try:
-            turned = self.inner(sql)
-            verdict = judge(self._start.fork(), turned)
+            binding, start = self._start(read or frozenset(self.schema.by_name))
+            turned = self.inner(sql, binding)
+            verdict = judge(start.fork(), turned)
         except (ContextError, GrammarError) as problem:
             return str(problem)
         return "" if verdict.accepted else f"the grammar of {self.dialect} stops after {turned[: verdict.at]!r}"
+
+    def _read(self, sql: str) -> Iterator[str]:
+        """The lower-cased names of the tables that a query reads; only these can matter to it."""
+        from sqlglot import exp, parse_one
+
+        yield from (table.name.lower() for table in parse_one(sql, dialect=self.dialect).find_all(exp.Table))
