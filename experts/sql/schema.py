@@ -207,7 +207,9 @@ def from_ddl(text: str, source: str = "schema") -> Schema:
         try:
             connection.executescript(text)
         except (sqlite3.Error, sqlite3.Warning, ValueError) as problem:
-            raise ContextError(f"{source}: {problem}; give CREATE TABLE statements that SQLite accepts") from problem
+            raise ContextError(
+                f"{source}: {problem}; write what SQLite accepts, or say with --dialect whose DDL it is"
+            ) from problem
         connection.set_authorizer(None)
         return _read(connection)
 
