@@ -160,7 +160,7 @@ class Server:
 
 def program(name: str) -> str | None:
     """The path of a server's program, where it is installed."""
-    found = shutil.which(name)
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
     versions = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)
     return found or (str(versions[0]) if versions else None)
 
