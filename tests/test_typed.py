@@ -307,6 +307,12 @@ def test_what_recursion_begins_with_is_not_cut() -> None:
 
 
 # Servers put literals in the place of columns and compute before a row is read.
+def test_duckdb_takes_no_query_in_the_limit_of_several_arms() -> None:
+    text = "FROM orders SELECT orders.id UNION FROM orders SELECT orders.id LIMIT (SELECT 7)"
+    assert [accepts(fresh(one).fork(), encode(text, pointers=False)) for one in ("postgres", "duckdb")] == [True, False]
+    assert accepts(fresh("duckdb").fork(), encode(text.replace("(SELECT 7)", "7"), pointers=False))
+
+
 GIVEN = {
     "divided by": "FROM (SELECT 0 AS x1) AS d2 SELECT 1 / ⟂d2.x1",
     "divided by a sum": "FROM orders CROSS JOIN (SELECT 3 AS x1) AS d2 SELECT orders.id / (⟂d2.x1 - 3)",
