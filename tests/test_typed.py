@@ -88,6 +88,7 @@ EVERYWHERE = {
     "marks together": "SELECT code FROM parcels UNION SELECT parent FROM parcels",
     "mark looked up": "SELECT code FROM parcels WHERE code = '0b7c5a4e-1f6d-4c0a-9a53-0c7f3a1b2d4e'",
     "marks nested": "WITH t AS (SELECT code, state FROM parcels) SELECT p.code FROM parcels AS p JOIN t ON t.code = p.parent WHERE t.state = 'new'",
+    "remainder": "SELECT id % 7 * total FROM orders WHERE id % 2 = 0 AND total - id % 3 > 0",
     "named twice": "WITH t AS (SELECT id FROM customers), u AS (SELECT id FROM t) SELECT t.id FROM t JOIN u ON t.id = u.id",
     "recursive numbers": "WITH RECURSIVE t AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM t WHERE n < 5) SELECT n FROM t",
     "recursive rows": "WITH RECURSIVE t AS (SELECT id, boss_id FROM visits WHERE boss_id IS NULL UNION ALL "
@@ -197,6 +198,7 @@ REFUSED = {
     "mark that begins so": "FROM parcels WHERE parcels.state LIKE 'n%' SELECT parcels.code",
     "least mark": "FROM parcels GROUP BY () SELECT MIN(parcels.code)",
     "several rows for one value": "FROM orders WHERE orders.id = (SELECT 1 UNION SELECT 2) SELECT orders.id",
+    "remainder of a product": "FROM orders SELECT orders.total * orders.id % 6",
     "sum of text": "FROM customers GROUP BY () SELECT SUM(customers.name)",
     "text compared with a number": "FROM customers WHERE customers.name = 3 SELECT customers.id",
     "date compared with a word": "FROM orders WHERE orders.order_date = 'soon' SELECT orders.id",
