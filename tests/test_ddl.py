@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from engines import Engine, engine, missing, program
 
 from expert_cli.errors import ContextError
+from experts.sql import kinds
 from experts.sql.ddl import read
 from experts.sql.plugin import task
 from experts.sql.schema import Schema
@@ -138,7 +140,11 @@ def test_names_are_folded_as_the_server_does() -> None:
 
 REFUSED = {
     "nothing": ("postgres", "SELECT 1; DROP TABLE x;", "creates no table; give CREATE TABLE statements of Postgres"),
-    "twice": ("postgres", "CREATE TABLE a (b int); CREATE TABLE A (c int)", "makes the table a twice"),
+    "twice": (
+        "postgres",
+        "CREATE TABLE a (b int); CREATE TABLE A (c int)",
+        "line 1: the table a is made a second time",
+    ),
     "two schemas": ("postgres", "CREATE TABLE one.a (x int); CREATE TABLE two.b (x int)", "several schemas (one, two)"),
     "two columns": (
         "postgres",
@@ -146,9 +152,19 @@ REFUSED = {
         "line 1: a has two columns called B; names that differ by",
     ),
     "no DDL": ("mysql", "CREATE TABLE a (b int;;; (", "line 1:"),
-    "a line": ("duckdb", "CREATE TABLE a (b int);\n\nCREATE TABLE c (d int e f);", "line 3:"),
+    "a line": ("duckdb", "CREATE TABLE a (b int);\n\nCREATE TABLE (d int);", "line 3: a name is missing"),
+    "changed": (
+        "postgres",
+        "CREATE TABLE a (b int, c int); ALTER TABLE a DROP COLUMN b",
+        "is changed after it was made",
+    ),
+    "renamed": ("postgres", "CREATE TABLE a (b int); ALTER TABLE a RENAME b TO c", "is changed after it was made"),
+    "retyped": ("postgres", "CREATE TABLE a (b int); ALTER TABLE a ALTER b TYPE text", "is changed after it was made"),
+    "tables by case": ("postgres", 'CREATE TABLE a (b int); CREATE TABLE "A" (b int)', "names that differ by case"),
+    "reserved": ("duckdb", "CREATE TABLE sqlite_a (b int)", "called 'sqlite_a'; leave it out"),
+    "no end": ("postgres", "CREATE TABLE a (b int);\nCOPY a (b) FROM stdin;\n1\n", "have no end"),
+    "odd COPY": ("postgres", "CREATE TABLE a (b int);\nCOPY a ('b) FROM stdin;\n1\n\\.\n", "is no Postgres"),
     "open string": ("postgres", "CREATE TABLE a (b int DEFAULT 'x)", "is no Postgres"),
-    "deep": ("postgres", f"CREATE TABLE a (b int CHECK ({'(' * 9000}1{')' * 9000}))", "nests too deeply"),
 }
 
 
@@ -157,3 +173,105 @@ def test_refused(dialect: str, text: str, problem: str) -> None:
     with pytest.raises(ContextError) as caught:
         read(text, dialect, "dump.sql")
     assert problem in str(caught.value) and str(caught.value).startswith("dump.sql")
+
+
+READ: dict[str, tuple[str, str, dict[str, str]]] = {
+    # dialect, DDL, the columns of its first table with their kinds
+    "identity": (
+        "postgres",
+        "CREATE TABLE t (id bigint NOT NULL, v character varying(9)); ALTER TABLE public.t ALTER COLUMN id ADD GENERATED"
+        " ALWAYS AS IDENTITY (SEQUENCE NAME t_id START WITH 1);",
+        {"id": kinds.WHOLE, "v": kinds.TEXT},
+    ),
+    "user types": (
+        "postgres",
+        "CREATE TYPE footprint AS (a int); CREATE DOMAIN hint AS text; CREATE TABLE t (f footprint, h public.hint[]);",
+        {"f": kinds.OTHER, "h": kinds.OTHER},
+    ),
+    "arrays": (
+        "duckdb",
+        "CREATE TABLE t (e FLOAT[3], u UNION(a INTEGER, s VARCHAR));",
+        {"e": kinds.OTHER, "u": kinds.OTHER},
+    ),
+    "moments": (
+        "postgres",
+        "CREATE TABLE t (a timestamp(6) without time zone, b time(3) without time zone, c interval second(2))",
+        {"a": kinds.TIME, "b": "mark time(3) without time zone", "c": kinds.OTHER},
+    ),
+    "places": (
+        "mysql",
+        "CREATE TABLE t (p point NOT NULL, g geometrycollection, i inet6, n int unsigned zerofill, SPATIAL KEY p (p)) "
+        "PARTITION BY HASH (n) PARTITIONS 4",
+        {"p": kinds.OTHER, "g": kinds.OTHER, "i": kinds.OTHER, "n": kinds.WHOLE},
+    ),
+    "children": (
+        "postgres",
+        "CREATE TABLE cities (name text); CREATE TABLE capitals (state char(2)) INHERITS (cities); DROP TABLE cities;",
+        {"name": kinds.TEXT, "state": kinds.TEXT},
+    ),
+    "likeness": (
+        "postgres",
+        "CREATE TABLE a (x int); CREATE TABLE b (LIKE a INCLUDING ALL, y text); DROP TABLE IF EXISTS a;",
+        {"x": kinds.WHOLE, "y": kinds.TEXT},
+    ),
+    "column called exclude": (
+        "postgres",
+        "CREATE TABLE t (exclude text, key text)",
+        {"exclude": kinds.TEXT, "key": kinds.TEXT},
+    ),
+    "foreign": ("postgres", "CREATE FOREIGN TABLE t (a int) SERVER s OPTIONS (x 'y')", {"a": kinds.WHOLE}),
+    "two enumerations of one name": (
+        "postgres",
+        "CREATE TYPE a AS ENUM ('x'); CREATE TYPE o.a AS ENUM ('z'); CREATE TABLE t (p public.a)",
+        {"p": kinds.OTHER},
+    ),
+    "a word more": (
+        "postgres",
+        "CREATE TYPE a AS ENUM ('x'); ALTER TYPE a ADD VALUE 'declined'; CREATE TABLE t (p a)",
+        {"p": "mark a enum('x', 'declined')"},
+    ),
+}
+
+
+@pytest.mark.parametrize(("dialect", "text", "expected"), READ.values(), ids=READ)
+def test_read(dialect: str, text: str, expected: dict[str, str]) -> None:
+    found = read(text, dialect)
+    assert {column.name: kinds.declared(column.type) for column in found.tables[0].columns} == expected
+
+
+ROWS = r"""
+CREATE TYPE state AS ENUM ('open', 'declined');
+CREATE TABLE "has (paren)" (id int, v text, s state);
+COPY public."has (paren)" (id, v) FROM stdin;
+1	two\nlines\tand a \\
+2	\N
+\.
+COPY "has (paren)" FROM STDIN WITH (FORMAT csv);
+3,don't,open
+\.
+INSERT INTO "has (paren)" OVERRIDING SYSTEM VALUE VALUES (4, 'line
+\d kept', 'open'), (5, NULL, 'open');
+"""
+
+
+def test_values_of_rows() -> None:
+    kept = "line\n\\d kept"
+    assert set(read(ROWS, "postgres").values) == {"open", "declined", "two\nlines\tand a \\", kept}
+    written = "CREATE TABLE t (v text);\nREPLACE INTO t VALUES ('a');\nINSERT IGNORE INTO t (v) VALUES ('b')"
+    assert set(read(written, "mysql").values) == {"a", "b"}
+
+
+def test_tables_of_another_schema_are_named_with_it(tmp_path: Path) -> None:
+    (tmp_path / "sales.sql").write_text("CREATE TABLE sales.orders (id int, v text);")
+    asked = task.open(tmp_path / "sales.sql", dialect="postgres").question("how many", surface="names")
+    checked = asked.check("FROM orders WHERE orders.v = 'a' SELECT orders.id")
+    assert (checked.output, checked.doubt) == ("SELECT id FROM sales.orders WHERE v = 'a'", "")
+
+
+def test_long_dumps_take_no_time() -> None:
+    words = ", ".join(f"'word {number}'" for number in range(20_000))
+    copies = "COPY t (a) FROM stdin;\nx\n\\.\n" * 20_000
+    began = time.monotonic()
+    found = read(f"CREATE TYPE e AS ENUM ({words});\nCREATE TABLE t (a text, e e);\n{copies}", "postgres")
+    assert len(found.values) == 2001
+    assert time.monotonic() - began < 20

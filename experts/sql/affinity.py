@@ -144,6 +144,8 @@ class Affinity:
         elif isinstance(node, exp.Table) and not _common(node) and node.name.lower() in self.schema.by_name:
             name = self.schema.by_name[node.name.lower()].name
             node.set("this", exp.to_identifier(name, quoted=self._needs(name)))
+            if self.schema.place:
+                node.set("db", exp.to_identifier(self.schema.place, quoted=self._needs(self.schema.place)))
 
     @staticmethod
     def _needs(name: str) -> bool:

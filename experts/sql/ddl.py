@@ -1,35 +1,33 @@
 """The DDL of PostgreSQL, MySQL and DuckDB, as ``pg_dump --schema-only``, ``mysqldump`` and ``.schema`` write it.
 
 Tables, columns, keys and the words of enumerations are read, and the text values of rows that are dumped along. What
-else a dump holds (functions, indexes, sequences, grants, views) is passed over. Nothing is executed.
+else a dump holds (functions, indexes, sequences, grants, views) is passed over, as are the options of tables and
+columns. Nothing is executed.
 """
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 
-from sqlglot import Token, TokenType, exp
+from sqlglot import Token, TokenType
 from sqlglot.dialects.dialect import Dialect
 from sqlglot.errors import SqlglotError
 
 from expert_cli.errors import ContextError
-from experts.sql.identifiers import literal
+from experts.sql import ddl_items as items
 from experts.sql.schema import MAX_VALUE_LENGTH, MAX_VALUES, Column, ForeignKey, Schema, Table
 
 MOST_CHARACTERS = 32 * 1024 * 1024
-_COMMAND = re.compile(r"^\\[a-zA-Z!?].*$", re.MULTILINE)
+MOST_COLUMNS = 1600
+_COMMAND = re.compile(r"^\\(restrict|unrestrict|connect|encoding|set|echo|c)\b.*$", re.MULTILINE)
 """What psql reads for itself."""
 
-_COPIED = re.compile(
-    r"^COPY (?P<table>[^\n(]+) \((?P<columns>[^\n]*)\) FROM stdin;\n(?P<rows>(?:.*\n)*?)\\\.$", re.MULTILINE
-)
-_FOLDED = "postgres"
-"""Names without quotes are lower-case there."""
-
-_SKIPPED = ("OR", "REPLACE", "GLOBAL", "LOCAL", "TEMPORARY", "TEMP", "UNLOGGED", "FOREIGN")
+_REPLACE = re.compile(r"^REPLACE +INTO\b", re.MULTILINE | re.IGNORECASE)
+_COPY = re.compile(r"COPY\s.*\sFROM\s+STDIN\b(?P<options>.*);\s*", re.IGNORECASE)
+_ESCAPED = {"\\t": "\t", "\\n": "\n", "\\r": "\r", "\\\\": "\\"}
+_HOMES = {"postgres": ("", "public"), "duckdb": ("", "main"), "mysql": ("",)}
+"""The schemas whose tables are found without being told."""
 
 
 def read(text: str, dialect: str, source: str = "schema") -> Schema:
@@ -45,238 +43,260 @@ def read(text: str, dialect: str, source: str = "schema") -> Schema:
 
 class _Reader:
     def __init__(self, dialect: str, source: str) -> None:
-        self.dialect, self.source = Dialect.get_or_raise(dialect), source
-        self.folds = dialect == _FOLDED
+        self.dialect, self.source, self.homes = Dialect.get_or_raise(dialect), source, _HOMES[dialect]
+        self.names = items.Names(dialect)
         self.tables: dict[str, dict[str, Column]] = {}
         self.owners: dict[str, str] = {}
         self.keys: list[ForeignKey] = []
-        self.words: dict[str, list[str]] = {}
-        self.enumerated: list[tuple[str, str, str]] = []
-        self.values: dict[str, list[tuple[str, str, str]]] = {}
+        self.words: dict[str, list[str] | None] = {}
+        self.values: dict[str, dict[tuple[str, str, str], None]] = {}
         self.counted: dict[tuple[str, str], int] = {}
 
     def schema(self, text: str) -> Schema:
-        rows = list(_COPIED.finditer(text))
-        text = _COMMAND.sub("", _COPIED.sub("", text))
-        for begin, tokens in self.statements(text):
-            self.statement(text, begin, tokens)
-        for match in rows:
-            self.copied(match)
-        if len(set(self.owners.values())) > 1:
-            named = ", ".join(sorted(set(self.owners.values())))
+        rest, copies = self.parted(text)
+        # to sqlglot REPLACE is a command, the rest of it one string
+        rest = _REPLACE.sub("INSERT INTO", _COMMAND.sub("", rest))
+        for tokens in self.statements(rest):
+            try:
+                self.statement(tokens)
+            except items.UnreadError as problem:
+                raise ContextError(f"{self.source}, line {tokens[0].line}: {problem}") from problem
+        for head, rows in copies:
+            self.copied(head, rows)
+        self.check()
+        for table, columns in self.tables.items():
+            for column in columns.values():
+                for word in items.words(column.type):
+                    self.value(table, column.name, word)
+        tables = tuple(Table(name, tuple(columns.values())) for name, columns in self.tables.items())
+        keys = (key if key.target_column else self.whole(key) for key in self.keys)
+        known = tuple(key for key in keys if key is not None and key.table in self.tables)
+        (owner,) = set(self.owners.values())
+        values = {key: list(places) for key, places in self.values.items()}
+        return Schema(tables, known, values, place=owner)
+
+    def check(self) -> None:
+        """Refuse what no question could be asked about."""
+        owners = sorted(set(self.owners.values()))
+        if len(owners) > 1:
+            named = ", ".join(owner or self.homes[-1] for owner in owners)
             raise ContextError(f"{self.source} makes tables in several schemas ({named}); dump one of them")
         if not self.tables:
-            raise ContextError(f"{self.source} creates no table; give CREATE TABLE statements of {self.name}")
-        for table, column, kind in self.enumerated:
-            for word in self.words.get(kind, ()):
-                self.value(table, column, word)
-        tables = tuple(Table(name, tuple(columns.values())) for name, columns in self.tables.items())
-        return Schema(tables, tuple(self.keys), self.values)
+            name = type(self.dialect).__name__
+            raise ContextError(f"{self.source} creates no table; give CREATE TABLE statements of {name}")
+        seen: dict[str, str] = {}
+        for table, columns in self.tables.items():
+            if table.lower() in seen:
+                raise ContextError(f"{self.source} makes {seen[table.lower()]} and {table}; {_CASE}")
+            seen[table.lower()] = table
+            if table.lower().startswith("sqlite_") or "\0" in table:
+                raise ContextError(f"{self.source} makes a table called {table!r}; leave it out")
+            if len(columns) > MOST_COLUMNS:
+                raise ContextError(f"{self.source}: {table} has {len(columns)} columns; leave some out")
 
-    @property
-    def name(self) -> str:
-        return type(self.dialect).__name__
+    def parted(self, text: str) -> tuple[str, list[tuple[str, list[str]]]]:
+        """The text without the rows of COPY statements, and these with their heads."""
+        kept: list[str] = []
+        copies: list[tuple[str, list[str]]] = []
+        within = False
+        for line in text.split("\n"):
+            if within:
+                within = line != "\\."
+                copies[-1][1].append(line)
+            elif line[:5].upper() == "COPY " and (match := _COPY.fullmatch(line)):
+                within = True
+                copies.append((line if "csv" not in match["options"].lower() else "", []))
+                kept.append("")
+            else:
+                kept.append(line)
+        if within:
+            raise ContextError(f"{self.source}: the rows of {copies[-1][0][:60]!r} have no end; write a line of \\.")
+        return "\n".join(kept), [(head, rows[:-1]) for head, rows in copies if head]
 
-    def statements(self, text: str) -> Iterator[tuple[int, list[Token]]]:
-        """Each statement: where it begins in the text, and its tokens."""
-        try:
-            tokens = self.dialect.tokenize(text)
-        except SqlglotError as problem:
-            raise ContextError(f"{self.source} is no {self.name}: {_first(problem)}") from problem
+    def statements(self, text: str) -> Iterator[list[Token]]:
         current: list[Token] = []
-        for token in tokens:
+        for token in self.tokens(text):
             if token.token_type != TokenType.SEMICOLON:
                 current.append(token)
             elif current:
-                yield current[0].start, current
+                yield current
                 current = []
         if current:
-            yield current[0].start, current
+            yield current
 
-    def statement(self, text: str, begin: int, tokens: list[Token]) -> None:
-        words = [token.text.upper() for token in tokens[:12]]
-        told = [word for word in words[1:] if word not in _SKIPPED]
-        body = text[begin : tokens[-1].end + 1]
-        if words[0] == "CREATE" and told[:1] == ["TABLE"]:
-            self.table(self.parsed(body, tokens[0].line), tokens[0].line)
-        elif words[0] == "CREATE" and told[:1] == ["TYPE"] and "ENUM" in words:
-            self.words[self.named(tokens, words.index("AS"))] = [
-                token.text for token in tokens if token.token_type == TokenType.STRING
-            ]
-        elif words[:2] == ["ALTER", "TABLE"] and "ATTACH" in words:
-            ends = (n for n, token in enumerate(tokens) if token.text.upper() in ("FOR", "DEFAULT"))
-            end = next(ends, len(tokens))
-            part = self.named(tokens, end)
-            self.tables.pop(part, None)
-            self.owners.pop(part, None)
-        elif words[:2] == ["ALTER", "TABLE"] and "ADD" in words:
-            self.altered(self.parsed(body, tokens[0].line))
-        elif words[:2] == ["INSERT", "INTO"]:
-            self.inserted(self.parsed(body, tokens[0].line))
-
-    def parsed(self, body: str, line: int) -> exp.Expr:
+    def tokens(self, text: str) -> Sequence[Token]:
         try:
-            with _silent():
-                (found,) = self.dialect.parse(body)
+            return self.dialect.tokenize(text)
         except SqlglotError as problem:
-            raise ContextError(f"{self.source}, line {line}: {_first(problem)}; leave the statement out") from problem
-        except RecursionError as problem:
-            raise ContextError(f"{self.source}, line {line}: nests too deeply; leave the statement out") from problem
-        if found is None or isinstance(found, exp.Command):
-            shown = " ".join(body.split())[:60]
-            raise ContextError(f"{self.source}, line {line}: cannot read {shown!r}; write the table's columns and keys")
-        return found
+            told = re.sub(r"\x1b\[\d*m", "", str(problem)).splitlines()[0].rstrip(".")
+            raise ContextError(f"{self.source} is no {type(self.dialect).__name__}: {told[:200]}") from problem
 
-    def table(self, made: exp.Expr, line: int) -> None:
-        if not isinstance(made.this, exp.Schema):
+    def statement(self, tokens: list[Token]) -> None:
+        cursor = items.Cursor(tokens, self.names)
+        if cursor.take("CREATE"):
+            while cursor.take(*items.MADE):
+                pass
+            if cursor.take("TABLE"):
+                self.table(cursor)
+            elif cursor.take("TYPE"):
+                name = cursor.name()[1]
+                found = cursor.strings() if cursor.take("AS") and cursor.take("ENUM") else None
+                # two types of one name in different schemas: neither is believed
+                self.words[name] = found if name not in self.words else None
+        elif cursor.take("DROP") and cursor.take("TABLE"):
+            cursor.take("IF"), cursor.take("EXISTS")
+            self.forget(cursor.name()[1])
+        elif cursor.take("ALTER"):
+            if cursor.take("TABLE"):
+                self.altered(cursor)
+            elif cursor.take("TYPE"):
+                name = cursor.name()[1]
+                if cursor.take("ADD") and cursor.take("VALUE"):
+                    self.words[name] = [*(self.words.get(name) or ()), *cursor.strings()]
+        elif cursor.take("INSERT", "REPLACE"):
+            self.inserted(cursor)
+
+    def forget(self, table: str) -> None:
+        self.tables.pop(table, None)
+        self.owners.pop(table, None)
+
+    def table(self, cursor: items.Cursor) -> None:
+        optional = cursor.take("IF")
+        cursor.take("NOT"), cursor.take("EXISTS")
+        owner, table = cursor.name()
+        body = cursor.group()
+        if body is None or (body and body[0].at("SELECT", "WITH")):
             return  # a partition, or a table made of a query
-        table = self.place(made.this.this)
         if table in self.tables:
-            if made.args.get("exists"):
+            if optional:
                 return
-            raise ContextError(f"{self.source} makes the table {table} twice; dump one database")
-        self.owners[table] = self.folded(made.this.this.args.get("db"))
+            raise items.UnreadError(f"the table {table} is made a second time; dump one database")
         self.tables[table] = {}
-        for item in made.this.expressions:
-            self.part(table, item)
-        names: set[str] = set()
-        for name in self.tables[table]:
-            if name.lower() in names:
-                raise ContextError(
-                    f"{self.source}, line {line}: {table} has two columns called {name}; names that differ by case "
-                    "alone cannot be told apart in questions"
-                )
-            names.add(name.lower())
+        self.owners[table] = "" if owner in self.homes else owner
+        while not cursor.done():
+            if cursor.take("INHERITS"):
+                for parent in cursor.group() or ():
+                    self.tables[table] |= self.tables.get(parent.name()[1], {})
+            else:
+                cursor.skip()
+        for item in body:
+            self.item(table, item)
         if not self.tables[table]:
-            del self.tables[table], self.owners[table]
+            self.forget(table)
 
-    def altered(self, made: exp.Expr) -> None:
-        table = self.place(made.this)
-        if table in self.tables:
-            for action in made.args.get("actions") or ():
-                self.part(table, action)
+    def altered(self, cursor: items.Cursor) -> None:
+        cursor.take("IF"), cursor.take("EXISTS"), cursor.take("ONLY")
+        table = cursor.name()[1]
+        for action in cursor.parts():
+            if action.take("ATTACH"):
+                action.take("PARTITION")
+                self.forget(action.name()[1])
+            elif table not in self.tables:
+                continue
+            elif action.take("ADD"):
+                if action.take("COLUMN"):
+                    action.take("IF"), action.take("NOT"), action.take("EXISTS")
+                self.item(table, action)
+            elif action.changes():
+                raise items.UnreadError(f"{table} is changed after it was made; dump the schema as it is now")
 
-    def part(self, table: str, item: exp.Expr) -> None:
+    def item(self, table: str, item: items.Cursor) -> None:
         """A column or a constraint of a table."""
-        if isinstance(item, exp.ColumnDef):
+        if item.take("CONSTRAINT") and not item.constraint():
+            item.name()
+        if item.take("LIKE"):
+            self.tables[table] |= self.tables.get(item.name()[1], {})
+        elif item.constraint():
+            self.constraint(table, item)
+        elif not item.done():
             self.column(table, item)
-        elif isinstance(item, exp.PrimaryKey):
-            for one in item.expressions:
-                self.primary(table, self.folded(one))
-        elif isinstance(item, exp.ForeignKey):
-            self.refer(table, [self.folded(one) for one in item.expressions], item.args.get("reference"))
-        elif isinstance(item, exp.Constraint | exp.AddConstraint):
-            for one in item.expressions:
-                self.part(table, one)
 
-    def column(self, table: str, item: exp.ColumnDef) -> None:
-        name = self.folded(item.this)
-        kind = item.args.get("kind")
-        declared = "" if kind is None else kind.sql(self.dialect).lower()
-        if kind is not None and kind.this == exp.DataType.Type.USERDEFINED:
-            written = self.folded(kind.args["kind"]) if isinstance(kind.args.get("kind"), exp.Expr) else declared
-            declared = f"{written} {_enumeration(self.words[written])}" if written in self.words else declared
-            self.enumerated.append((table, name, written))
-        elif kind is not None and kind.this == exp.DataType.Type.ENUM:
-            for word in kind.expressions:
-                self.value(table, name, word.name)
-            declared = _enumeration([word.name for word in kind.expressions])
-        self.tables[table][name] = Column(name, declared)
-        for constraint in item.args.get("constraints") or ():
-            if isinstance(constraint.kind, exp.PrimaryKeyColumnConstraint):
+    def constraint(self, table: str, item: items.Cursor) -> None:
+        if item.take("PRIMARY"):
+            while not item.done() and not item.at("("):
+                item.skip()
+            for part in item.group() or ():
+                self.primary(table, part.name()[1])
+        elif item.take("FOREIGN"):
+            while not item.done() and not item.at("("):
+                item.skip()
+            columns = [part.name()[1] for part in item.group() or ()]
+            if item.take("REFERENCES"):
+                self.refer(table, columns, item)
+
+    def column(self, table: str, item: items.Cursor) -> None:
+        name = item.name()[1]
+        known = self.tables[table]
+        if any(other.lower() == name.lower() for other in (known if name not in known else ())):
+            raise items.UnreadError(f"{table} has two columns called {name}; {_CASE}")
+        declared = item.type()
+        last = declared.rpartition(".")[2]
+        found = self.words.get(last)
+        known[name] = Column(name, declared if not found else f"{items.plain(last)} {items.enumeration(found)}")
+        while not item.done():
+            if item.take("PRIMARY"):
                 self.primary(table, name)
-            elif isinstance(constraint.kind, exp.Reference):
-                self.refer(table, [name], constraint.kind)
+            elif item.take("REFERENCES"):
+                self.refer(table, [name], item)
+            else:
+                item.skip()
 
     def primary(self, table: str, name: str) -> None:
         column = self.tables[table].get(name)
         if column is not None:
             self.tables[table][name] = Column(name, column.type, True)
 
-    def refer(self, table: str, columns: list[str], reference: exp.Expr | None) -> None:
-        if reference is None:
-            return
-        target = reference.this
-        named = [self.folded(one) for one in target.expressions] if isinstance(target, exp.Schema) else []
-        place = self.place(target.this if isinstance(target, exp.Schema) else target)
-        if not named:
-            named = [one.name for one in self.tables.get(place, {}).values() if one.primary]
+    def refer(self, table: str, columns: list[str], item: items.Cursor) -> None:
+        target = item.name()[1]
+        named = [part.name()[1] for part in item.group() or ()] if item.at("(") else [""] * len(columns)
         for column, other in zip(columns, named, strict=False):
-            self.keys.append(ForeignKey(table, column, place, other))
+            self.keys.append(ForeignKey(table, column, target, other))
 
-    def inserted(self, made: exp.Expr) -> None:
-        if not isinstance(made, exp.Insert) or not isinstance(made.expression, exp.Values):
-            return
-        listed = isinstance(made.this, exp.Schema)
-        table = self.place(made.this.this if listed else made.this)
-        known = self.tables.get(table, {})
-        columns = [self.folded(one) for one in made.this.expressions] if listed else list(known)
-        for row in made.expression.expressions:
-            for name, cell in zip(columns, row.expressions, strict=False):
-                if name in known and isinstance(cell, exp.Literal) and cell.is_string:
-                    self.value(table, name, cell.name)
+    def whole(self, key: ForeignKey) -> ForeignKey | None:
+        """A key that names a table alone refers to its primary key."""
+        primary = [column.name for column in self.tables.get(key.target, {}).values() if column.primary]
+        return ForeignKey(key.table, key.column, key.target, primary[0]) if len(primary) == 1 else None
 
-    def copied(self, match: re.Match[str]) -> None:
+    def inserted(self, cursor: items.Cursor) -> None:
+        cursor.take("IGNORE"), cursor.take("INTO")
+        table = cursor.name()[1]
+        columns = self.listed(cursor, table)
+        while not cursor.done() and not cursor.take("VALUES"):
+            cursor.skip()
+        while (row := cursor.group()) is not None:
+            for name, cell in zip(columns, row, strict=False):
+                if (text := cell.string()) is not None:
+                    self.value(table, name, text)
+            cursor.take(",")
+
+    def listed(self, cursor: items.Cursor, table: str) -> list[str]:
+        """The columns that a statement lists, all of the table where it lists none."""
+        group = cursor.group()
+        return list(self.tables.get(table, ())) if group is None else [part.name()[1] for part in group]
+
+    def copied(self, head: str, rows: list[str]) -> None:
         """The rows of a COPY statement, which are separated by tabs."""
-        named, listed = (self.dialect.tokenize(match[part]) for part in ("table", "columns"))
-        table = self.named(named, len(named))
-        columns = [self.text(token) for token in listed if token.token_type != TokenType.COMMA]
-        for row in match["rows"].splitlines():
+        cursor = items.Cursor(self.tokens(head), self.names)
+        cursor.take("COPY")
+        table = cursor.name()[1]
+        columns = self.listed(cursor, table)
+        for row in rows:
             for name, cell in zip(columns, row.split("\t"), strict=False):
-                if "\\" not in cell and name in self.tables.get(table, {}):
-                    self.value(table, name, cell)
+                if cell != "\\N":
+                    self.value(table, name, re.sub(r"\\.", lambda match: _ESCAPED.get(match[0], match[0]), cell))
 
     def value(self, table: str, column: str, text: str) -> None:
         """Keep a text value of a column, as many as a database gives."""
-        known = self.tables[table].get(column)
-        if known is not None and (known.numeric or (known.type and known.temporal)):
+        known = self.tables.get(table, {}).get(column)
+        if known is None or known.numeric or (known.type and known.temporal):
             return
         held = self.counted.get((table, column), 0)
         key = text.strip().lower()
         if held < MAX_VALUES and 0 < len(key) <= MAX_VALUE_LENGTH:
-            places = self.values.setdefault(key, [])
+            places = self.values.setdefault(key, {})
             if (table, column, text) not in places:
-                places.append((table, column, text))
+                places[table, column, text] = None
                 self.counted[table, column] = held + 1
 
-    def place(self, table: exp.Expr) -> str:
-        """A table's name without its schema."""
-        return self.folded(table.this)
 
-    def named(self, tokens: list[Token], end: int) -> str:
-        """The last part of the name that ends before a token."""
-        return self.text(tokens[end - 1])
-
-    def text(self, token: Token) -> str:
-        quoted = token.token_type == TokenType.IDENTIFIER
-        return token.text if quoted or not self.folds else token.text.lower()
-
-    def folded(self, name: exp.Expr | None) -> str:
-        """An identifier as the server knows it; the last part of a dotted one."""
-        if isinstance(name, exp.Dot):
-            return self.folded(name.expression)
-        if isinstance(name, exp.Column | exp.Ordered):
-            return self.folded(name.this)
-        if name is None:
-            return ""
-        quoted = isinstance(name, exp.Identifier) and name.quoted
-        return name.name if quoted or not self.folds else name.name.lower()
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """sqlglot warns of what it cannot parse; that is refused here."""
-    logger = logging.getLogger("sqlglot")
-    kept, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = kept
-
-
-def _enumeration(words: list[str]) -> str:
-    return f"enum({', '.join(map(literal, words))})"
-
-
-def _first(problem: Exception) -> str:
-    return re.sub(r"\x1b\[\d*m", "", str(problem)).splitlines()[0].rstrip(".")
+_CASE = "names that differ by case alone cannot be told apart in questions"

@@ -185,7 +185,7 @@ def _groups(tree: exp.Expr, dialect: str) -> None:
             for column in part.find_all(exp.Column)
             if _owner(column) is select
             and not _outer(column, select)
-            and column.find_ancestor(exp.AggFunc, exp.Select) is select
+            and column.find_ancestor(exp.AggFunc, exp.Filter, exp.Select) is select
             and column.sql().lower() not in named
             and not _inside(column, named)
             and not _output(column, select)
@@ -299,6 +299,13 @@ def _output(column: exp.Column, select: exp.Select) -> bool:
     )
 
 
+def _rounded(tree: exp.Expr, dialect: str) -> None:
+    """PostgreSQL rounds decimals alone to some digits."""
+    for call in list(tree.find_all(exp.Round)) if dialect == "postgres" else ():
+        if call.args.get("decimals") and not isinstance(call.this, exp.Cast):
+            call.set("this", exp.cast(call.this, "decimal"))
+
+
 def _limited_in(tree: exp.Expr, dialect: str) -> None:
     """MySQL takes no LIMIT directly inside IN (…)."""
     if dialect != "mysql":
@@ -315,4 +322,4 @@ def _quoting(tree: exp.Expr, dialect: str) -> None:
             name.set("quoted", True)
 
 
-REWRITES: tuple[Rewrite, ...] = (_like, _truth, _calls, _division, _distinct, _groups, _limited_in, _quoting)
+REWRITES: tuple[Rewrite, ...] = (_like, _truth, _calls, _division, _distinct, _groups, _rounded, _limited_in, _quoting)

@@ -23,17 +23,21 @@ COMPUTED = "computed "
 COMPARED = (NUMBER, TEXT, TIME)
 """The kinds whose values the arms of a set operation may have."""
 
-_DECLARED = (
-    (OTHER, r"\[\]|interval|range|json|xml|bit|blob|binary|bytea|point|money"),
-    (OTHER, r"array|enum|set\b|struct|map|year"),
-    (TRUTH, r"^bool|^logical|tinyint\(1\)"),
-    (WHOLE, r"int|serial|^long"),
-    (NUMBER, r"num|real|float|dec|doub"),
-    (TIME, r"date|timestamp"),
-    (TEXT, r"char|text|clob|string|name"),
+_DECLARED = {
+    WHOLE: "int integer tinyint smallint mediumint bigint hugeint int2 int4 int8 uint uinteger utinyint usmallint "
+    "ubigint uhugeint serial bigserial smallserial long signed",
+    NUMBER: "numeric number decimal dec real float float4 float8 double",
+    TEXT: "text char character varchar varchar2 nvarchar nchar bpchar clob tinytext mediumtext longtext string name",
+    TIME: "date datetime datetime2 smalldatetime timestamp timestamptz timestamp_s timestamp_ms timestamp_ns",
+    TRUTH: "bool boolean logical",
+}
+_NAMED = {name: kind for kind, names in _DECLARED.items() for name in names.split()}
+_AFTER = re.compile(
+    r" *\([^()]*\)| (unsigned|signed|zerofill|precision|varying|large object|with(out)? (local )?time zone|identity)\b"
 )
+"""What follows a type's name without changing its kind."""
 
-_MARK = re.compile(r"(\S+ )?enum ?\(.*\)|uuid|time( without time zone)?|inet|macaddr", re.DOTALL)
+_MARK = re.compile(r"(\S+ )?enum ?\(.*\)|uuid|time( ?\(\d\))?( without time zone)?|inet|macaddr", re.DOTALL)
 _QUOTED = re.compile(r"'((?:[^']|'')*)'")
 
 Word = tuple[str, int]
@@ -60,7 +64,9 @@ def declared(type_name: str) -> str:
         return TEXT
     if _MARK.fullmatch(type_name):
         return MARK + type_name
-    return next((kind for kind, pattern in _DECLARED if re.search(pattern, type_name)), OTHER)
+    if type_name.startswith("tinyint(1)"):
+        return TRUTH
+    return _NAMED.get(_AFTER.sub("", type_name).strip(), OTHER)
 
 
 def enumerated(kind: str) -> list[str]:

@@ -30,6 +30,9 @@ MAX_STEPS, STEPS = 200_000_000, 10_000
 
 MAX_VALUE_LENGTH = 60
 
+MOST_ALIKE = 16
+"""Tables whose keys may have one name."""
+
 FLAGS = (frozenset({"t", "f"}), frozenset({"y", "n"}), frozenset({"yes", "no"}), frozenset({"true", "false"}))
 """Pairs of text values, lower-cased, that make a column a flag."""
 
@@ -44,11 +47,13 @@ class Column:
 
     @property
     def numeric(self) -> bool:
-        return bool(re.search(r"(?<!po)int(?!erval)|(?<!e)num|real|float|dec|doub|money|serial", self.type))
+        name = self.type.partition("(")[0]  # an enumeration's words say nothing
+        return bool(re.search(r"(?<!po)int(?!erval)|(?<!e)num|real|float|dec|doub|money|serial", name))
 
     @property
     def temporal(self) -> bool:
-        return bool(re.search(r"date|time", self.type)) or bool(re.search(r"(^|_| )(date|time)$", self.name.lower()))
+        named = re.search(r"(^|_| )(date|time)$", self.name.lower())
+        return bool(named or re.search(r"date|time", self.type.partition("(")[0]))
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,8 @@ class Schema:
     foreign_keys: tuple[ForeignKey, ...] = ()
     values: dict[str, list[tuple[str, str, str]]] = field(default_factory=dict, compare=False, repr=False)
     """Lower-cased text value -> (table, column, value as stored)."""
+    place: str = ""
+    """The schema of the server that holds the tables, where queries must say so."""
 
     @cached_property
     def columns(self) -> dict[Key, Column]:
@@ -151,7 +158,9 @@ class Schema:
                 for name in _called(*key):
                     targets.setdefault(name, []).append(key)
         for pair in self.columns:
-            for target in targets.get(pair[1], ()):
+            found = targets.get(pair[1], ())
+            # what so many tables begin with is no key of theirs
+            for target in found if len(found) <= MOST_ALIKE else ():
                 if target[0] != pair[0]:
                     yield pair, target
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
@@ -51,34 +50,37 @@ class Served:
 
         return transpile(query, self.dialect, self.affinity)
 
-    def inner(self, sql: str, binding: TypedBinding | None = None) -> str:
-        """``sql``, in either order of clauses, as the dialect's grammar writes it.
+    def inner(self, sql: str, binding: TypedBinding | None = None, *, repairs: bool = True) -> str:
+        """``sql``, in either order of clauses, as the grammar writes it; ``repairs`` adds casts that are needed.
 
         Raises:
             ContextError: it is not one query over these tables.
         """
         from experts.sql.inner import inner
-        from experts.sql.typed_inner import TypedTurning
+        from experts.sql.typed_inner import TypedTurning, Unrepaired
 
         if sql.lstrip().startswith("FROM "):
             return sql
-        return inner(sql, binding or self.binding, self.dialect, TypedTurning)
+        return inner(sql, binding or self.binding, self.dialect, TypedTurning if repairs else Unrepaired)
 
     def doubt(self, sql: str) -> str:
         """Why the server may refuse ``sql``: where its grammar, of which all compiles, does not take it; or nothing."""
+        from sqlglot import exp, parse_one
+        from sqlglot.errors import SqlglotError
+
         from expert_cli.grammar.verdict import judge
 
-        read = frozenset(name for name in self._read(sql) if name in self.schema.by_name)
         try:
-            binding, start = self._start(read or frozenset(self.schema.by_name))
-            turned = self.inner(sql, binding)
+            tree = parse_one(sql, dialect=self.dialect)
+            for table in tree.find_all(exp.Table):
+                table.set("db", None)  # the grammar knows tables alone
+            read = {table.name.lower() for table in tree.find_all(exp.Table)} & self.schema.by_name.keys()
+            # only the tables that a query reads can matter to it
+            binding, start = self._start(frozenset(read or self.schema.by_name))
+            turned = self.inner(tree.sql(self.dialect), binding, repairs=False)
             verdict = judge(start.fork(), turned)
         except (ContextError, GrammarError) as problem:
             return str(problem)
+        except (SqlglotError, RecursionError) as problem:
+            return f"it cannot be read: {str(problem).splitlines()[0]}"
         return "" if verdict.accepted else f"the grammar of {self.dialect} stops after {turned[: verdict.at]!r}"
-
-    def _read(self, sql: str) -> Iterator[str]:
-        """The lower-cased names of the tables that a query reads; only these can matter to it."""
-        from sqlglot import exp, parse_one
-
-        yield from (table.name.lower() for table in parse_one(sql, dialect=self.dialect).find_all(exp.Table))

@@ -24,9 +24,10 @@ _FOLDED: dict[type, Callable[[Decimal, Decimal], Decimal]] = {
 _ARITHMETIC = (exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Mod, exp.Neg, exp.DPipe)
 
 
-def spelt(query: exp.Query, dialect: str) -> exp.Query:
-    """``query`` with each construct in the one spelling of the grammars."""
+def spelt(query: exp.Query, dialect: str, *, repairs: bool = True) -> exp.Query:
+    """``query`` with each construct in the one spelling of the grammars; ``repairs`` adds casts that servers need."""
     changed = query.transform(lambda node: _spell(node, dialect))
+    changed = changed.transform(lambda node: _repaired(node, dialect)) if repairs else changed
     assert isinstance(changed, exp.Query)
     return changed
 
@@ -48,12 +49,6 @@ def _spell(node: exp.Expr, dialect: str) -> exp.Expr:
         if node.to.is_type("date", "timestamp", "datetime"):
             word = "DATE" if node.to.is_type("date") else "TIMESTAMP"
             return exp.Var(this=f"{word} {node.this.sql()}")
-    elif isinstance(node, exp.Extract) and node.name.upper() in CLOCK and not isinstance(node.expression, exp.Cast):
-        kind = "datetime" if dialect == "mysql" else "timestamp"
-        node.set("expression", exp.cast(node.expression, kind, dialect=dialect))
-    elif isinstance(node, exp.Round) and dialect == "postgres" and node.args.get("decimals"):
-        if not isinstance(node.this, exp.Cast):
-            node.set("this", exp.cast(node.this, "decimal"))
     elif isinstance(node, exp.Substring):
         parts = [node.this, node.args.get("start"), node.args.get("length")]
         return exp.Anonymous(this="SUBSTRING", expressions=[part for part in parts if part is not None])
@@ -69,4 +64,13 @@ def _spell(node: exp.Expr, dialect: str) -> exp.Expr:
         if (bare or inside) and not isinstance(node.parent, exp.Cube | exp.Rollup | exp.GroupingSets):
             inner: exp.Expr = node.this
             return inner
+    return node
+
+
+def _repaired(node: exp.Expr, dialect: str) -> exp.Expr:
+    if isinstance(node, exp.Extract) and node.name.upper() in CLOCK and not isinstance(node.expression, exp.Cast):
+        kind = "datetime" if dialect == "mysql" else "timestamp"
+        node.set("expression", exp.cast(node.expression, kind, dialect=dialect))
+    elif isinstance(node, exp.Round) and dialect == "postgres" and node.args.get("decimals"):
+        node.set("this", node.this if isinstance(node.this, exp.Cast) else exp.cast(node.this, "decimal"))
     return node

@@ -25,6 +25,9 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 class TypedTurning(Turning):
     """Turns queries for the typed grammars."""
 
+    repairs = True
+    """Whether casts that the server needs are added."""
+
     naming = False
     """Whether the next SELECT is one whose columns others read."""
 
@@ -44,7 +47,7 @@ class TypedTurning(Turning):
         return inferred([(one.group(), one.start()) for one in WORD.finditer(text)], self.kinds.get, lambda _: OTHER)
 
     def whole(self, query: exp.Query) -> str:
-        return super().whole(spelt(query, self.dialect))
+        return super().whole(spelt(query, self.dialect, repairs=self.repairs))
 
     def select(self, node: exp.Select, outer: View | None) -> SelectTurning:
         return TypedSelect(self, node, outer)
@@ -317,3 +320,9 @@ def _aggregated(select: exp.Select) -> bool:
             if isinstance(node, exp.AggFunc) and not isinstance(above, exp.Window):
                 return True
     return select.args.get("having") is not None
+
+
+class Unrepaired(TypedTurning):
+    """Turns queries for a verdict on them as they are."""
+
+    repairs = False
