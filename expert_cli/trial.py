@@ -29,8 +29,9 @@ class Trial:
         drafts that has some, and one in doubt to the first of them that is in none.
         """
         self.candidates = [Candidate(draft.text, draft.logprob, draft.tokens) for draft in drafts]
+        last = len(drafts)
         for index, draft in enumerate(drafts):
-            if self.chosen is not None and index > self.chosen + prefer_rows:
+            if index > last:
                 break
             tried = self.candidates[index] = self._try(index, draft)
             yield Tried(index, tried)
@@ -39,6 +40,7 @@ class Trial:
                 break
             known = tried.status == status.EMPTY and (self.chosen is None or self._doubted)
             if known or (tried.status == status.DOUBTED and self.chosen is None):
+                last = min(last, index + prefer_rows)
                 self.chosen = index
 
     @property

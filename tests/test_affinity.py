@@ -42,7 +42,7 @@ SAID = {
     ),
     "listed": ("SELECT id FROM People WHERE code IN (7, 'x')", """SELECT id FROM "People" WHERE code IN ('7', 'x')"""),
     "true": ("SELECT id FROM People WHERE paid = 1", 'SELECT id FROM "People" WHERE paid = TRUE'),
-    "false": ("SELECT id FROM People WHERE paid <> 0", 'SELECT id FROM "People" WHERE paid <> FALSE'),
+    "false": ("SELECT id FROM People WHERE paid <> 0", 'SELECT id FROM "People" WHERE paid = TRUE'),
     "joined": (
         "SELECT People.id, visits.rooms FROM People JOIN visits ON People.id = visits.person",
         'SELECT "People".id, visits.rooms FROM "People" JOIN visits ON CAST("People".id AS TEXT) = visits.person',
@@ -66,6 +66,38 @@ SAID = {
     "a query's own name": (
         "WITH visits AS (SELECT id AS person FROM People) SELECT person FROM visits WHERE person = 1",
         'WITH visits AS (SELECT id AS person FROM "People") SELECT person FROM visits WHERE person = 1',
+    ),
+    "through a named query": (
+        "WITH c AS (SELECT Age, id FROM People) SELECT c.Age FROM c WHERE c.Age = 30",
+        'WITH c AS (SELECT "Age", id FROM "People") SELECT c."Age" FROM c WHERE c."Age" = 30',
+    ),
+    "through a derived table": (
+        "SELECT MAX(Age) FROM (SELECT Age FROM People) AS d1",
+        'SELECT MAX("Age") FROM (SELECT "Age" FROM "People") AS d1',
+    ),
+    "by an alias": (
+        "SELECT Age AS Id FROM People WHERE Age > 1 ORDER BY Id",
+        'SELECT "Age" AS "Id" FROM "People" WHERE "Age" > 1 ORDER BY "Id" NULLS FIRST',
+    ),
+    "arms in order": (
+        "SELECT Age FROM People UNION SELECT rooms FROM visits ORDER BY Age",
+        'SELECT "Age" FROM "People" UNION SELECT rooms FROM visits ORDER BY "Age" NULLS FIRST',
+    ),
+    "alias in a condition": (
+        "SELECT nights, COUNT(*) AS n FROM visits GROUP BY nights HAVING n > 1",
+        "SELECT nights, COUNT(*) AS n FROM visits GROUP BY nights HAVING (COUNT(*)) > 1",
+    ),
+    "alias in a sum": (
+        "SELECT nights AS x FROM visits ORDER BY x + rooms",
+        "SELECT nights AS x FROM visits ORDER BY (nights) + rooms NULLS FIRST",
+    ),
+    "rounded": (
+        "SELECT ROUND(sum, 1) FROM People WHERE sum > 0",
+        'SELECT ROUND(CAST(sum AS DECIMAL), 1) FROM "People" WHERE sum > 0',
+    ),
+    "filtered": (
+        "SELECT COUNT(*) FILTER (WHERE nights = 2) FROM visits",
+        "SELECT COUNT(*) FILTER(WHERE nights = 2) FROM visits",
     ),
     "nothing to say": (
         "SELECT id FROM People WHERE Age = 30 AND code = '7'",
@@ -132,3 +164,17 @@ def test_a_doubt_says_where() -> None:
         'SELECT SUM(code) FROM "People"'
     )
     assert "no column" in served.doubt("SELECT nothing FROM visits")
+
+
+def test_moments_are_no_doubt() -> None:
+    served = Served(Schema((Table("t", (Column("a", "timestamp"), Column("b", "timestamp"))),)), "postgres", exact=True)
+    for written in ("2024-01-01", "2024-01-01 10:00", "2024-01-01T10:00:00Z"):
+        assert served.doubt(f"SELECT a FROM t WHERE a < '{written}'") == ""
+    assert "stops after" in served.doubt("SELECT a FROM t WHERE a < 'yesterday noon'")
+    # an interval to PostgreSQL
+    assert "stops after" in served.doubt("SELECT a FROM t WHERE a - b > 3")
+
+
+@pytest.mark.parametrize("query", ["", "SELECT 'x", "SELECT * FROM", "(" * 3000, "SELECT ROUND(sum, 1) FROM visits"])
+def test_what_cannot_be_read_is_a_doubt(query: str) -> None:
+    assert Served(SCHEMA, "postgres", exact=True).doubt(query)

@@ -42,9 +42,9 @@ class Affinity:
                     self._within(node)
             elif isinstance(node, exp.Div) and dialect != "postgres" and self._whole(node.left, node.right):
                 node.replace(exp.IntDiv(this=node.left.copy(), expression=node.right.copy()))
+        self._expand(tree)
         if self.exact:
-            for node in list(tree.find_all(exp.Table, exp.Column)):
-                self._spell(node)
+            self._spell(tree)
 
     def kind(self, node: exp.Expr) -> str | None:
         """The kind of an expression; None of a literal and where it is not known."""
@@ -72,6 +72,8 @@ class Affinity:
     def _fit(self, node: exp.Expr, left: exp.Expr, right: exp.Expr) -> None:
         if isinstance(right, exp.Literal | exp.Neg | exp.Boolean):
             self._literal(left, right)
+            if isinstance(node, exp.NEQ) and isinstance(node.right, exp.Boolean) and self.kind(left) == TRUTH:
+                node.replace(exp.EQ(this=left.copy(), expression=exp.Boolean(this=not node.right.this)))
         elif isinstance(left, exp.Literal | exp.Neg | exp.Boolean):
             self._literal(right, left)
         elif isinstance(node, exp.EQ | exp.NEQ):
@@ -132,20 +134,52 @@ class Affinity:
             select = select.find_ancestor(exp.Select)
         return None
 
-    def _spell(self, node: exp.Expr) -> None:
-        if isinstance(node, exp.Column):
-            table = self._owner(node)
-            found = self.schema.columns.get((table, node.name.lower())) if table else None
-            if found is not None:
-                node.set("this", exp.to_identifier(found.name, quoted=self._needs(found.name)))
-            named = self.schema.by_name.get(node.table.lower()) if table else None
-            if named is not None and named.name.lower() == table:
-                node.set("table", exp.to_identifier(named.name, quoted=self._needs(named.name)))
-        elif isinstance(node, exp.Table) and not _common(node) and node.name.lower() in self.schema.by_name:
-            name = self.schema.by_name[node.name.lower()].name
-            node.set("this", exp.to_identifier(name, quoted=self._needs(name)))
-            if self.schema.place:
-                node.set("db", exp.to_identifier(self.schema.place, quoted=self._needs(self.schema.place)))
+    def _expand(self, tree: exp.Expr) -> None:
+        """Put what an alias stands for where servers do not know aliases: in conditions and in computed keys."""
+        for select in list(tree.find_all(exp.Select)):
+            named = {item.alias.lower(): item.this for item in select.expressions if isinstance(item, exp.Alias)}
+            order = select.args.get("order")
+            sorts = [one.this for one in order.expressions if not isinstance(one.this, exp.Column)] if order else []
+            for clause in (select.args.get("where"), select.args.get("having"), *sorts):
+                for column in list(clause.find_all(exp.Column)) if clause is not None else ():
+                    meant = named.get(column.name.lower()) if not column.table else None
+                    if meant is not None and column.find_ancestor(exp.Select) is select and not self._owner(column):
+                        column.replace(exp.paren(meant.copy()))
+
+    def _spell(self, tree: exp.Expr) -> None:
+        """Names as the server spells them: those of tables, of their columns, and of what is made of these."""
+        tables = [self.schema.by_name.get(table.name.lower()) for table in tree.find_all(exp.Table)]
+        known = {column.name.lower(): column.name for table in tables if table for column in table.columns}
+        known |= {alias.alias.lower(): alias.alias for alias in tree.find_all(exp.Alias)}
+        for node in list(tree.find_all(exp.Column, exp.Table, exp.Alias, exp.Join)):
+            if isinstance(node, exp.Column):
+                self._spell_column(node, known)
+            elif isinstance(node, exp.Alias):
+                node.set("alias", self._identifier(node.alias))
+            elif isinstance(node, exp.Join):
+                shared = node.args.get("using") or []
+                node.set("using", [self._identifier(known.get(one.name.lower(), one.name)) for one in shared] or None)
+            elif not _common(node) and node.name.lower() in self.schema.by_name:
+                node.set("this", self._identifier(self.schema.by_name[node.name.lower()].name))
+                if self.schema.place:
+                    node.set("db", self._identifier(self.schema.place))
+
+    def _spell_column(self, node: exp.Column, known: dict[str, str]) -> None:
+        table = self._owner(node)
+        found = self.schema.columns.get((table, node.name.lower())) if table else None
+        select = node.find_ancestor(exp.Select)
+        items = select.expressions if select else []
+        aliases = {item.alias.lower() for item in items if isinstance(item, exp.Alias)}
+        sorts = isinstance(node.parent, exp.Ordered) and not node.table and node.name.lower() in aliases
+        if isinstance(node.this, exp.Identifier):
+            spelled = known.get(node.name.lower(), node.name) if found is None or sorts else found.name
+            node.set("this", self._identifier(spelled))
+        named = self.schema.by_name.get(node.table.lower()) if table else None
+        if named is not None and named.name.lower() == table:
+            node.set("table", self._identifier(named.name))
+
+    def _identifier(self, name: str) -> exp.Identifier:
+        return exp.to_identifier(name, quoted=self._needs(name))
 
     @staticmethod
     def _needs(name: str) -> bool:

@@ -306,6 +306,21 @@ def _rounded(tree: exp.Expr, dialect: str) -> None:
             call.set("this", exp.cast(call.this, "decimal"))
 
 
+def _filtered(tree: exp.Expr, dialect: str) -> None:
+    """MySQL has no FILTER: what is aggregated is nothing where its condition does not hold."""
+    for node in list(tree.find_all(exp.Filter)) if dialect == "mysql" else ():
+        call, condition = node.this, node.expression.this
+        of = call.this if isinstance(call.this, exp.Distinct) else call
+        value = of.expressions[0] if of is not call else call.this
+        shown = exp.Literal.number("1") if isinstance(value, exp.Star) else value.copy()
+        case = exp.Case(ifs=[exp.If(this=condition.copy(), true=shown)])
+        if of is call:
+            call.set("this", case)
+        else:
+            of.set("expressions", [case])
+        node.replace(call.copy())
+
+
 def _limited_in(tree: exp.Expr, dialect: str) -> None:
     """MySQL takes no LIMIT directly inside IN (…)."""
     if dialect != "mysql":
@@ -322,4 +337,6 @@ def _quoting(tree: exp.Expr, dialect: str) -> None:
             name.set("quoted", True)
 
 
-REWRITES: tuple[Rewrite, ...] = (_like, _truth, _calls, _division, _distinct, _groups, _rounded, _limited_in, _quoting)
+REWRITES: tuple[Rewrite, ...] = (
+    _like, _truth, _calls, _division, _distinct, _groups, _rounded, _filtered, _limited_in, _quoting
+)  # fmt: skip

@@ -19,7 +19,7 @@ from experts.sql.spelling import spelt
 from experts.sql.typed import TypedBinding
 from experts.sql.writer import write
 
-_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+_DATE = re.compile(r"(\d{4}-\d\d-\d\d)(?:[ T](\d\d:\d\d)(:\d\d)?(?:\.\d+)?Z?)?")
 
 
 class TypedTurning(Turning):
@@ -165,8 +165,8 @@ class TypedSelect(SelectTurning):
             texts = [side for side in sides if isinstance(side, exp.Literal) and _DATE.fullmatch(side.name)]
             if texts and any(side not in texts and self.kind(side) == TIME for side in sides):
                 for side in texts:
-                    side.replace(exp.Var(this=f"DATE {side.sql()}"))
-        elif isinstance(node, exp.Sub) and self.turning.dialect != "mysql":
+                    side.replace(exp.Var(this=_instant(side.name)))
+        elif isinstance(node, exp.Sub) and self.turning.dialect != "mysql" and self.turning.repairs:
             both = (node.this, node.expression)
             if not isinstance(node.expression, exp.Interval) and all(self.kind(side) == TIME for side in both):
                 days = [side.copy() if isinstance(side, exp.Cast) else exp.cast(side, "date") for side in both]
@@ -320,6 +320,12 @@ def _aggregated(select: exp.Select) -> bool:
             if isinstance(node, exp.AggFunc) and not isinstance(above, exp.Window):
                 return True
     return select.args.get("having") is not None
+
+
+def _instant(text: str) -> str:
+    """A date, or a moment to the second, as the grammars have it."""
+    day, minute, second = re.fullmatch(_DATE, text).groups()  # type: ignore[union-attr]
+    return f"TIMESTAMP '{day} {minute}{second or ':00'}'" if minute else f"DATE '{day}'"
 
 
 class Unrepaired(TypedTurning):
