@@ -144,7 +144,7 @@ class _Reader:
                 # two types of one name in different schemas: neither is believed
                 self.words[name] = found if name not in self.words else None
         elif cursor.take("DROP") and cursor.take("TABLE"):
-            cursor.take("IF"), cursor.take("EXISTS")
+            cursor.over("IF", "EXISTS")
             self.forget(cursor.name()[1])
         elif cursor.take("ALTER"):
             if cursor.take("TABLE"):
@@ -162,7 +162,7 @@ class _Reader:
 
     def table(self, cursor: items.Cursor) -> None:
         optional = cursor.take("IF")
-        cursor.take("NOT"), cursor.take("EXISTS")
+        cursor.over("NOT", "EXISTS")
         owner, table = cursor.name()
         body = cursor.group()
         if body is None or (body and body[0].at("SELECT", "WITH")):
@@ -185,7 +185,7 @@ class _Reader:
             self.forget(table)
 
     def altered(self, cursor: items.Cursor) -> None:
-        cursor.take("IF"), cursor.take("EXISTS"), cursor.take("ONLY")
+        cursor.over("IF", "EXISTS", "ONLY")
         table = cursor.name()[1]
         for action in cursor.parts():
             if action.take("ATTACH"):
@@ -195,7 +195,7 @@ class _Reader:
                 continue
             elif action.take("ADD"):
                 if action.take("COLUMN"):
-                    action.take("IF"), action.take("NOT"), action.take("EXISTS")
+                    action.over("IF", "NOT", "EXISTS")
                 self.item(table, action)
             elif action.changes():
                 raise items.UnreadError(f"{table} is changed after it was made; dump the schema as it is now")
@@ -258,7 +258,7 @@ class _Reader:
         return ForeignKey(key.table, key.column, key.target, primary[0]) if len(primary) == 1 else None
 
     def inserted(self, cursor: items.Cursor) -> None:
-        cursor.take("IGNORE"), cursor.take("INTO")
+        cursor.over("IGNORE", "INTO")
         table = cursor.name()[1]
         columns = self.listed(cursor, table)
         while not cursor.done() and not cursor.take("VALUES"):

@@ -63,6 +63,11 @@ class Cursor:
         self.place += found
         return found
 
+    def over(self, *words: str) -> None:
+        """Go past each of ``words``, in their order, where it is next."""
+        for word in words:
+            self.take(word)
+
     def skip(self) -> None:
         """Go past a word, or all that is in parentheses."""
         self.place = self.close() + 1 if self.at("(") else self.place + 1
