@@ -77,6 +77,8 @@ def seeds() -> list[bytes]:
 def main() -> None:
     import atheris
 
+    if sys.argv[-1].startswith("-"):
+        sys.exit("name the CORPUS folder last: python tests/fuzz.py -max_total_time=1800 CORPUS")
     corpus = Path(sys.argv[-1])
     corpus.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(seeds()):
