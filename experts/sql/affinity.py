@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 from sqlglot import exp
 
+from experts.sql.identifiers import folded
 from experts.sql.kinds import NUMBER, TEXT, TRUTH, WHOLE, declared
-from experts.sql.schema import Schema
+from experts.sql.schema import Column, Schema
 
 _NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)\s*")
 _TRUE, _FALSE = frozenset(("1", "t", "true", "y", "yes")), frozenset(("0", "f", "false", "n", "no"))
@@ -114,8 +115,7 @@ class Affinity:
         return WHOLE in kinds and all(kind == WHOLE or _whole(side) for kind, side in zip(kinds, sides, strict=True))
 
     def _column(self, column: exp.Column) -> str | None:
-        table = self._owner(column)
-        found = self.schema.columns.get((table, column.name.lower())) if table else None
+        _, found = self._declared(column)
         return declared(found.type) if found else None
 
     def _owner(self, column: exp.Column) -> str | None:
@@ -155,35 +155,36 @@ class Affinity:
             if isinstance(node, exp.Column):
                 self._spell_column(node, known)
             elif isinstance(node, exp.Alias):
-                node.set("alias", self._identifier(node.alias))
+                node.set("alias", _identifier(node.alias))
             elif isinstance(node, exp.Join):
                 shared = node.args.get("using") or []
-                node.set("using", [self._identifier(known.get(one.name.lower(), one.name)) for one in shared] or None)
+                node.set("using", [_identifier(known.get(one.name.lower(), one.name)) for one in shared] or None)
             elif not _common(node) and node.name.lower() in self.schema.by_name:
-                node.set("this", self._identifier(self.schema.by_name[node.name.lower()].name))
+                node.set("this", _identifier(self.schema.by_name[node.name.lower()].name))
                 if self.schema.place:
-                    node.set("db", self._identifier(self.schema.place))
+                    node.set("db", _identifier(self.schema.place))
 
     def _spell_column(self, node: exp.Column, known: dict[str, str]) -> None:
-        table = self._owner(node)
-        found = self.schema.columns.get((table, node.name.lower())) if table else None
+        table, found = self._declared(node)
         select = node.find_ancestor(exp.Select)
         items = select.expressions if select else []
         aliases = {item.alias.lower() for item in items if isinstance(item, exp.Alias)}
         sorts = isinstance(node.parent, exp.Ordered) and not node.table and node.name.lower() in aliases
         if isinstance(node.this, exp.Identifier):
             spelled = known.get(node.name.lower(), node.name) if found is None or sorts else found.name
-            node.set("this", self._identifier(spelled))
+            node.set("this", _identifier(spelled))
         named = self.schema.by_name.get(node.table.lower()) if table else None
         if named is not None and named.name.lower() == table:
-            node.set("table", self._identifier(named.name))
+            node.set("table", _identifier(named.name))
 
-    def _identifier(self, name: str) -> exp.Identifier:
-        return exp.to_identifier(name, quoted=self._needs(name))
+    def _declared(self, column: exp.Column) -> tuple[str, Column] | tuple[None, None]:
+        """The lower-cased table of a column, and the column there."""
+        table = self._owner(column)
+        return (table, self.schema.columns[table, column.name.lower()]) if table else (None, None)
 
-    @staticmethod
-    def _needs(name: str) -> bool:
-        return not re.fullmatch(r"[a-z_][a-z0-9_]*", name)
+
+def _identifier(name: str) -> exp.Identifier:
+    return exp.to_identifier(name, quoted=not folded(name))
 
 
 def _whole(node: exp.Expr) -> bool:

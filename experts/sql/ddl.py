@@ -16,6 +16,7 @@ from sqlglot.errors import SqlglotError
 
 from expert_cli.errors import ContextError
 from experts.sql import ddl_items as items
+from experts.sql.kinds import enumerated
 from experts.sql.schema import MAX_VALUE_LENGTH, MAX_VALUES, Column, ForeignKey, Schema, Table
 
 MOST_CHARACTERS = 32 * 1024 * 1024
@@ -66,7 +67,7 @@ class _Reader:
         self.check()
         for table, columns in self.tables.items():
             for column in columns.values():
-                for word in items.words(column.type):
+                for word in enumerated(column.type) if "enum(" in column.type else ():
                     self.value(table, column.name, word)
         tables = tuple(Table(name, tuple(columns.values())) for name, columns in self.tables.items())
         keys = (key if key.target_column else self.whole(key) for key in self.keys)

@@ -19,8 +19,6 @@ _AFTER_TYPE = frozenset(
 _KEPT = frozenset("CONSTRAINT DEFAULT NOT EXPRESSION IDENTITY FOREIGN PRIMARY INDEX KEY CHECK".split())
 """What DROP may take from a table without changing its columns."""
 
-_QUOTED = re.compile(r"'((?:[^']|'')*)'")
-
 
 class UnreadError(Exception):
     """A statement that cannot be read; says why and what to do."""
@@ -173,11 +171,6 @@ class Cursor:
 def enumeration(words: list[str]) -> str:
     """The type of an enumeration."""
     return f"enum({', '.join(map(literal, words))})"
-
-
-def words(declared: str) -> list[str]:
-    """The words of a type that is an enumeration."""
-    return [word.replace("''", "'") for word in _QUOTED.findall(declared)] if "enum(" in declared else []
 
 
 def plain(name: str) -> str:

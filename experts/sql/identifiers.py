@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_FOLDED = re.compile(r"[a-z_][a-z0-9_]*")
 
 # The words that SQLite does not take as a bare identifier.
 _RESERVED = """
@@ -15,6 +16,11 @@ PRIMARY RAISE REFERENCES RETURNING RIGHT SELECT SET TABLE THEN TO TRANSACTION UN
 WHERE
 """
 RESERVED = frozenset(_RESERVED.split())
+
+
+def folded(name: str) -> bool:
+    """Whether a server that folds names reads ``name`` as it is, unless it is reserved."""
+    return _FOLDED.fullmatch(name) is not None
 
 
 def quoted(name: str) -> str:

@@ -13,8 +13,9 @@ from functools import lru_cache
 from expert_cli.grammar.bind import NEVER
 from experts.sql.binding import POINTED
 from experts.sql.bringing import MOST_BROUGHT, Catalogue, Needs, key, weighed
-from experts.sql.names import MOST_NAMED, WIDEST, NamesBinding, _choice, _text, _verbatim
+from experts.sql.names import MOST_NAMED, WIDEST, NamesBinding, _verbatim
 from experts.sql.outline import Open, Outline, Reading
+from experts.sql.pieces import choice, literally
 from experts.sql.scopes import Source
 
 _SOURCE = re.compile(r" FROM (.+?) (?:LEFT |RIGHT |FULL |CROSS )?JOIN $")  # the first of two
@@ -56,13 +57,13 @@ class ListingBinding:
         if state.naming:
             return 'written-s0 ")" nothing'
         name = self.names.free_name("cte{}", len(state.named) + 1, {source.name for source in state.named})
-        query = f'{_text(name)} " AS " "(" "SELECT " nothing'
+        query = f'{literally(name)} " AS " "(" "SELECT " nothing'
         if not state.lead:
             return f'written-s0 | "WITH " {query}'
         if state.opened[0].arms or state.opened[0].text:
             return "written-s0"
         more = f' | ", " {query}' if len(state.named) < MOST_NAMED else ""
-        return f'{_text(state.lead)} (" " written-s0{more})'
+        return f'{literally(state.lead)} (" " written-s0{more})'
 
 
 class _Rules:
@@ -89,12 +90,12 @@ class _Rules:
         if query.text:
             own = list(_own(query.all()))
             around = self._around(query.all())
-            rules[f"own-column-{label}"] = _choice(own)
+            rules[f"own-column-{label}"] = choice(own)
             every = (f"own-column-{label}" if own else "", *around)
             rules[f"column-{label}"] = " | ".join(filter(None, every)) or NEVER
             rules[f"everything-{label}"] = NEVER
             # a bare name in ON speaks of later sources too
-            rules[f"own-column-{self.on}"] = _choice(one for one in own if _qualifier(one))
+            rules[f"own-column-{self.on}"] = choice(one for one in own if _qualifier(one))
         else:
             columns = _menu(self._forms(query)) or NEVER
             rules |= {f"own-column-{label}": columns, f"column-{label}": f"own-column-{label}"}
@@ -107,7 +108,7 @@ class _Rules:
         text = self.query.arms + self.query.text
         if self.place:  # another query may begin with the same words
             return _verbatim(text)
-        return _text(self.lead + text) if text or self.lead[-1:] == "(" else ""
+        return literally(self.lead + text) if text or self.lead[-1:] == "(" else ""
 
     # the list, until FROM comes
 
@@ -120,7 +121,7 @@ class _Rules:
             items = f'({item} | everything-{label}) (", " ({item} | everything-{label}))*'
         if query.missing:
             one = f"(item-{label} | everything-{label})"
-            items = f'({one} ", ")* figure-output-{label} " AS " ({_choice(sorted(query.missing))}) nothing'
+            items = f'({one} ", ")* figure-output-{label} " AS " ({choice(sorted(query.missing))}) nothing'
         else:
             items += ' " FROM " nothing'
         arm = f'"SELECT " "DISTINCT "? {items}'
@@ -137,10 +138,10 @@ class _Rules:
         others = self._sources(query.sources)
         if self.child and self.child.kind == "derived":
             alias = readable.next_derived(query.sources, query.needs)
-            slot = f'"(" {self.below} ")" " AS " {_text(alias)} nothing'
+            slot = f'"(" {self.below} ")" " AS " {literally(alias)} nothing'
         elif query.derived and not query.source:
             alias = readable.next_derived(query.sources, query.needs)
-            slot = f'{_verbatim(query.derived)} " AS " {_text(alias)} nothing'
+            slot = f'{_verbatim(query.derived)} " AS " {literally(alias)} nothing'
         elif query.source:
             slot = f"{_verbatim(query.written)} {self._placed()} ({self._after()}){others and ' | ' + others}"
         else:
@@ -156,7 +157,7 @@ class _Rules:
         if query.source and not query.star:
             before = [one for source in query.sources for one in weighed(source)]
             shared = [column for column in query.source.columns if before.count(key(column)) == 1]
-            using = f' | " USING (" ({_choice(shared)}) ")"' if shared else ""
+            using = f' | " USING (" ({choice(shared)}) ")"' if shared else ""
         return f'(" ON " on-{self.on}{using})'
 
     def _after(self) -> str:
@@ -270,5 +271,5 @@ def _closing(text: str) -> int:
 
 def _menu(forms: Iterable[Form]) -> str:
     """Alternatives."""
-    texts = (_text(form) if isinstance(form, str) else f"{_text(form[0])} {form[1]}" for form in forms)
+    texts = (literally(form) if isinstance(form, str) else f"{literally(form[0])} {form[1]}" for form in forms)
     return " | ".join(dict.fromkeys(texts))

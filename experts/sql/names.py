@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import count, islice
 
 from expert_cli.errors import ContextError
 from expert_cli.grammar.bind import NEVER
-from expert_cli.grammar.nodes import Literal, write
+from experts.sql.pieces import choice, literally
 from experts.sql.scopes import Event, Reader, Scope, Source
 
 MOST_SOURCES = 10  # in one FROM
@@ -42,6 +42,11 @@ class Names:
         self.quoted = quoted
         self.tables = {quoted(name): tuple(map(quoted, columns)) for name, columns in tables.items()}
         self.taken = {name.lower() for name in tables}
+        self.labels: dict[Hashable, int] = {}
+
+    def label(self, scope: Hashable) -> str:
+        """What the rules of a scope end in."""
+        return f"s{self.labels.setdefault(scope, len(self.labels))}"
 
     def alias(self, name: str, visible: set[str]) -> str:
         """The name of another reading of ``name`` where it is visible already."""
@@ -86,15 +91,14 @@ class NamesBinding(Names):
     ) -> None:
         super().__init__(tables, quoted)
         self.reader = Reader(self.tables)
-        self.labels: dict[Scope, int] = {}
         self.root = Scope()
         values = list(values)
         counts = [value for value in values if isinstance(value, int) and value > 0]
         self.fixed = {
-            "offered": _choice(map(literal, values)),
-            "offered-count": _choice(map(str, counts)),
+            "offered": choice(map(literal, values)),
+            "offered-count": choice(map(str, counts)),
             "free": '""' if free else NEVER,
-            "name": _choice(OUTPUTS),
+            "name": choice(OUTPUTS),
             "nothing": NOTHING,
             "later": '" SELECT " nothing',
             "placed": '(" ON " | " USING (") nothing',
@@ -116,19 +120,16 @@ class NamesBinding(Names):
             rules |= self._scope(scope, state)
         return rules
 
-    def label(self, scope: Scope) -> str:
-        return f"s{self.labels.setdefault(scope, len(self.labels))}"
-
     def _scope(self, scope: Scope, state: State) -> dict[str, str]:
         label = self.label(scope)
         columns = [f"{source.name}.{column}" for source in scope.visible() for column in source.columns]
         own = [f"{source.name}.{column}" for source in scope.sources for column in source.columns]
         stars = self._stars(scope)
         rules = {
-            f"column-{label}": _choice(columns),
-            f"own-column-{label}": _choice(own),
-            f"everything-{label}": _choice(stars),
-            f"all-{label}": _choice(star for star in stars if star == "*"),
+            f"column-{label}": choice(columns),
+            f"own-column-{label}": choice(own),
+            f"everything-{label}": choice(stars),
+            f"all-{label}": choice(star for star in stars if star == "*"),
             f"twin-{label}": self._twin(scope),
             f"from-{label}": self._from(scope, state),
             f"others-{label}": self._others(scope, state),
@@ -155,7 +156,7 @@ class NamesBinding(Names):
         opened = [event for event in state if event.kind in ("named", "arm")]
         if not opened:
             root = self.label(self.root)
-            name = _text(self._cte(self.root) + " AS (")
+            name = literally(self._cte(self.root) + " AS (")
             recursive = f'"RECURSIVE " {name} (query-{root} ")" | constants-{root} " UNION") nothing'
             return f'query-{root} | "WITH " ({name} query-{root} ")" nothing | {recursive})'
         last = opened[-1]
@@ -164,12 +165,12 @@ class NamesBinding(Names):
             width = last.scope.arms
             arms = f"again-arm-{width}-{label} | from-recursive-{width}-{self.label(last.scope)}"
             arms = arms if 0 < width <= WIDEST else "nothing"
-            return f'{_text(last.text)} (" ALL " | " ") ({arms if 0 < width <= 6 else "nothing"}) ")" nothing'
+            return f'{literally(last.text)} (" ALL " | " ") ({arms if 0 < width <= 6 else "nothing"}) ")" nothing'
         more = ""
         if len(last.scope.named) < MOST_NAMED:
             body = f'query-{label} ")"' + (f' | constants-{label} " UNION"' if "RECURSIVE " in last.text[:15] else "")
-            more = f" | {_text(', ' + self._cte(last.scope) + ' AS (')} ({body}) nothing"
-        return f'{_text(last.text)} (" " query-{label}{more})'
+            more = f" | {literally(', ' + self._cte(last.scope) + ' AS (')} ({body}) nothing"
+        return f'{literally(last.text)} (" " query-{label}{more})'
 
     def _cte(self, scope: Scope) -> str:
         return self.free_name("cte{}", len(scope.named) + 1, {source.name for source in scope.named})
@@ -206,8 +207,8 @@ class NamesBinding(Names):
         name = self._cte(context)
         for event in state:
             if event.kind == "joined" and [source.name for source in event.scope.sources] == [name]:
-                return f"{_text('FROM ' + name)} joined-{self.label(event.scope)}"
-        return f"{_text('FROM ' + name)} beside"
+                return f"{literally('FROM ' + name)} joined-{self.label(event.scope)}"
+        return f"{literally('FROM ' + name)} beside"
 
     def _joined(self, scope: Scope, state: State) -> str:
         """What may follow the sources of ``scope``: another source, or SELECT once it is written."""
@@ -242,7 +243,7 @@ class NamesBinding(Names):
         texts = [text for text, source in self._candidates(scope) if scope.joined(source) not in widened]
         closed = sum(event.kind == "derived" for event in state)
         alias = self.derived(closed + 1)
-        texts.append(f'"(" query-{self.label(Scope(scope.named))} ")" " AS " {_text(alias)}')
+        texts.append(f'"(" query-{self.label(Scope(scope.named))} ")" " AS " {literally(alias)}')
         return " | ".join(texts)
 
     def _candidates(self, scope: Scope) -> Iterable[tuple[str, Source]]:
@@ -252,17 +253,17 @@ class NamesBinding(Names):
         visible = {source.name.lower() for source in scope.visible()}
         for name, columns in (self.tables | named).items():
             if name.lower() not in own:
-                yield _text(name), Source(name, columns)
+                yield literally(name), Source(name, columns)
             if name.lower() in visible:
                 alias = self.alias(name, visible)
-                yield f'{_text(name)} " AS " {_text(alias)}', Source(alias, columns)
+                yield f'{literally(name)} " AS " {literally(alias)}', Source(alias, columns)
 
     @staticmethod
     def _using(scope: Scope, source: Source) -> str:
         """USING as another way than ON: with columns of ``source`` that exactly one source before it has."""
         before = [column.lower() for one in scope.sources for column in one.columns]
         shared = [column for column in source.columns if before.count(column.lower()) == 1]
-        return f' | " USING (" ({_choice(shared)}) ")"' if shared else ""
+        return f' | " USING (" ({choice(shared)}) ")"' if shared else ""
 
 
 # How the grammars cut text: a derived table that is written is repeated word for word, in the same pieces.
@@ -277,12 +278,4 @@ _PIECE = re.compile(
 
 
 def _verbatim(text: str) -> str:
-    return " ".join(_text(piece) for piece in _PIECE.findall(text))
-
-
-def _choice(texts: Iterable[str]) -> str:
-    return " | ".join(_text(text) for text in dict.fromkeys(texts)) or NEVER
-
-
-def _text(text: str) -> str:
-    return write(Literal(text))
+    return " ".join(literally(piece) for piece in _PIECE.findall(text))

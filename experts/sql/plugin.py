@@ -22,11 +22,12 @@ from experts.sql.listing import ListingBinding
 from experts.sql.literals import made_up
 from experts.sql.schema import Schema, from_ddl, quote, read_sqlite
 from experts.sql.selecting import SelectingBinding
-from experts.sql.serving import Served
 from experts.sql.surface import surface as named
 
 if TYPE_CHECKING:
     from sqlglot import exp
+
+    from experts.sql.serving import Served
 
 MAX_QUESTION = 4000
 """Characters; a longer text is not a question."""
@@ -88,8 +89,12 @@ class SqlContext:
 
     def __init__(self, schema: Schema, worker: Worker | None, dialect: str) -> None:
         self.schema, self.worker, self.dialect = schema, worker, dialect
-        self.served = None if dialect == "sqlite" else Served(schema, dialect, exact=worker is None)
+        self.served: Served | None = None
         """What is asked where the answers are of another dialect."""
+        if dialect != "sqlite":
+            from experts.sql.serving import Served
+
+            self.served = Served(schema, dialect, exact=worker is None)
 
     def question(self, text: str, *, surface: str, evidence: str = "") -> SqlQuestion:
         """Link ``text``; ``evidence`` says what the question takes for granted.

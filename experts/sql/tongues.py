@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from functools import partial
 
 from experts.sql.dialect import RESERVED
-from experts.sql.identifiers import literal
+from experts.sql.identifiers import folded, literal
 from experts.sql.kinds import declared
 from experts.sql.schema import Schema
 from experts.sql.typed import TypedBinding
 
-_PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
-
 
 def quoted(name: str, dialect: str) -> str:
     """``name`` as an identifier, in quotes where the dialect would fold it or reserves it."""
-    if _PLAIN.fullmatch(name) and name not in RESERVED[dialect]:
+    if folded(name) and name not in RESERVED[dialect]:
         return name
     mark = "`" if dialect == "mysql" else '"'
     return mark + name.replace(mark, mark * 2) + mark

@@ -80,7 +80,6 @@ class TypedBinding(Names):
             for name, columns in tables.items()
         }
         self.full, self.lateral, self.literal = full, lateral, literal
-        self.labels: dict[Scope, int] = {}
         self.root = Scope()
         values = list(values)
         texts = [value for value in values if isinstance(value, str)]
@@ -115,9 +114,6 @@ class TypedBinding(Names):
         for scope in contexts | known:
             rules |= self._scope(scope, state)
         return rules
-
-    def label(self, scope: Scope) -> str:
-        return f"s{self.labels.setdefault(scope, len(self.labels))}"
 
     def _scope(self, scope: Scope, state: State) -> dict[str, str]:
         label = self.label(scope)
