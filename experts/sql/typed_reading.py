@@ -124,7 +124,7 @@ class _Reading:
         """Read one word at the level of ``query``; the index of the last word used."""
         clause = query.clause
         if word == "FROM" and clause == "start":
-            query.clause, query.scope = "source", None
+            query.clause, query.scope, query.lateral = "source", None, False
         elif clause == "source":
             return self.source(place, word, query)
         elif clause == "alias":
