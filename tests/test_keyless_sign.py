@@ -98,6 +98,9 @@ def test_an_instance_with_other_keys_than_its_root_says(parts: dict[str, Any], m
         keyless.sign(DRAFT, token(), configured(tmp_path, web, US))
 
 
+LASTING = token(seconds=86_400)  # made when the tests are collected, used when their turn comes
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
@@ -106,8 +109,8 @@ def test_an_instance_with_other_keys_than_its_root_says(parts: dict[str, Any], m
         (["--keyless", "--identity-token", "x"], 2, "the identity cannot be used"),
         (["--keyless", "--identity-token", token(audience="other")], 2, "the identity cannot be used"),
         (["--keyless", "--identity-token", token(seconds=-60)], 2, "the identity cannot be used"),
-        (["--keyless", "--identity-token", token(), "--trust-config", "absent.json"], 2, "is no ClientTrustConfig"),
-        (["--keyless", "--identity-token", token(), "--trust-config", "root.json"], 2, "is no ClientTrustConfig"),
+        (["--keyless", "--identity-token", LASTING, "--trust-config", "absent.json"], 2, "is no ClientTrustConfig"),
+        (["--keyless", "--identity-token", LASTING, "--trust-config", "root.json"], 2, "is no ClientTrustConfig"),
     ],
 )
 def test_calls_that_cannot_be_meant(words: list[str], code: int, message: str, call: Call, tmp_path: Path) -> None:  # noqa: F811
