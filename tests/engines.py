@@ -1,4 +1,4 @@
-"""Database servers for the tests and benchmarks, started on loopback in a temporary folder, and DuckDB in this process.
+"""Database servers for the tests and benchmarks, started on loopback in a temporary folder; DuckDB and SQLite here.
 
 Each engine makes an empty copy of a schema and compiles queries against it.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import sqlite3
 import subprocess
 import tempfile
 import time
@@ -19,6 +20,7 @@ from typing import Any, Protocol
 
 from ports import free
 
+from experts.sql import identifiers
 from experts.sql.kinds import MARK, NUMBER, OTHER, TEXT, TIME, TRUTH, WHOLE, declared
 from experts.sql.schema import Schema, Table
 from experts.sql.tongues import quoted
@@ -33,6 +35,7 @@ TYPES = {
         OTHER: "json",
     },
     "duckdb": {WHOLE: "INTEGER", NUMBER: "DOUBLE", TEXT: "VARCHAR", TIME: "TIMESTAMP", TRUTH: "BOOLEAN", OTHER: "BLOB"},
+    "sqlite": {WHOLE: "INTEGER", NUMBER: "REAL", TEXT: "TEXT", TIME: "TEXT", TRUTH: "BOOLEAN", OTHER: "BLOB"},
     "mysql": {WHOLE: "int", NUMBER: "double", TEXT: "varchar(200)", TIME: "datetime", TRUTH: "boolean", OTHER: "blob"},
 }
 """What columns of each kind are made of; dates where the declared type says date alone, decimals likewise."""
@@ -68,6 +71,10 @@ def nameable(schema: Schema, dialect: str) -> Schema:
 def ddl(schema: Schema, dialect: str) -> Iterator[str]:
     """CREATE statements for ``schema``, without rows, keys or defaults."""
     types: set[str] = set()
+
+    def spelled(name: str) -> str:
+        return identifiers.quoted(name) if dialect == "sqlite" else quoted(name, dialect)
+
     for table in schema.tables:
         columns = []
         for column in table.columns:
@@ -76,19 +83,19 @@ def ddl(schema: Schema, dialect: str) -> Iterator[str]:
                 named, enumeration, words = column.type.partition("enum")
                 made = enumeration + words or named
                 if enumeration and dialect == "postgres":
-                    made = named.strip() or quoted(f"type of {column.name}", dialect)
+                    made = named.strip() or spelled(f"type of {column.name}")
                     if made not in types:
                         yield f"CREATE TYPE {made} AS ENUM {words}"
                     types.add(made)
-                columns.append(f"{quoted(column.name, dialect)} {made}")
+                columns.append(f"{spelled(column.name)} {made}")
                 continue
             made = TYPES[dialect][kind]
             if kind == TIME and "time" not in column.type:
                 made = "date"
             if kind == NUMBER and any(word in column.type for word in ("dec", "num")):
                 made = "decimal(18, 4)"
-            columns.append(f"{quoted(column.name, dialect)} {made}")
-        yield f"CREATE TABLE {quoted(table.name, dialect)} ({', '.join(columns)})"
+            columns.append(f"{spelled(column.name)} {made}")
+        yield f"CREATE TABLE {spelled(table.name)} ({', '.join(columns)})"
 
 
 class DuckDB:
@@ -117,6 +124,34 @@ class DuckDB:
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         found: list[tuple[Any, ...]] = self.connection.execute(sql).fetchall()
         return found
+
+    def fill(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        self.connection.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)
+
+
+class SQLite:
+    """SQLite in memory."""
+
+    dialect = "sqlite"
+
+    def __init__(self) -> None:
+        self.connection = sqlite3.connect(":memory:")
+
+    def create(self, schema: Schema) -> None:
+        self.connection.close()
+        self.connection = sqlite3.connect(":memory:")
+        for statement in ddl(schema, self.dialect):
+            self.connection.execute(statement)
+
+    def explain(self, sql: str) -> str | None:
+        try:
+            self.connection.execute("EXPLAIN " + sql).fetchall()
+        except (sqlite3.Error, sqlite3.Warning) as problem:
+            return f"{type(problem).__name__}: {problem}"
+        return None
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        return self.connection.execute(sql).fetchall()
 
     def fill(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
         self.connection.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)
@@ -167,6 +202,8 @@ def program(name: str) -> str | None:
 
 def missing(dialect: str) -> str | None:
     """Why there is no engine of ``dialect`` here, or None."""
+    if dialect == "sqlite":
+        return None
     module = {"duckdb": "duckdb", "postgres": "psycopg", "mysql": "pymysql"}[dialect]
     if find_spec(module) is None:
         return f"the module {module} is not installed"
@@ -180,7 +217,9 @@ def missing(dialect: str) -> str | None:
 @contextmanager
 def engine(dialect: str) -> Iterator[Engine]:
     """A running engine of ``dialect``."""
-    if dialect == "duckdb":
+    if dialect == "sqlite":
+        yield SQLite()
+    elif dialect == "duckdb":
         yield DuckDB()
     elif dialect == "postgres":
         with _postgres() as found:

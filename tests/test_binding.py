@@ -249,7 +249,7 @@ def test_every_sample_passes_explain(surface: str) -> None:
                 VOCABULARY, TEMPLATE, SqlBinding(linked, edges, [Value("a'b", "v0"), Value(7, "v1")], surface)
             )
             for _ in range(10):
-                text = sample(matcher.fork(), draw, most=600)
+                text = sample(matcher.fork(), draw, calm=30, most=600)
                 if text is None:
                     continue
                 finished += 1

@@ -27,11 +27,12 @@ class Verdict:
 
 
 def judge(matcher: Matcher, text: str) -> Verdict:
-    """Follow ``text`` with ``matcher``, which is at its start, to the end of a sentence."""
+    """Follow ``text`` with ``matcher``, which is at its start, to the end of a sentence.
+
+    A token may reach over a place at which a scope opens, where its bytes can only be written one by one.
+    """
     for token in _tokenizer(matcher.vocabulary.text).encode(text, add_special_tokens=False).ids:
-        try:
-            matcher.consume(token)
-        except GrammarError:
+        if not _follows(matcher, [token]) and not _follows(matcher, _bytes(matcher.vocabulary, token)):
             return Verdict(False, len(matcher.written), _expected(matcher))
     if matcher.complete():
         return Verdict(True, len(text))
@@ -52,6 +53,30 @@ def fault(
     except GrammarError as problem:
         return problem
     return None if matcher.complete() else GrammarError(f"{matcher.written!r} is no whole sentence of the grammar")
+
+
+def _follows(matcher: Matcher, tokens: Sequence[int]) -> bool:
+    """Whether ``tokens`` could be read; the matcher stays before the first that could not."""
+    try:
+        for token in tokens:
+            matcher.consume(token)
+    except GrammarError:
+        return False
+    return bool(tokens)
+
+
+def _bytes(vocabulary: Vocabulary, token: int) -> list[int]:
+    """The tokens of the bytes of ``token``; none where the vocabulary lacks one, or the token is special."""
+    known = _single(vocabulary)
+    piece = b"" if token in vocabulary.special else vocabulary.pieces[token]
+    return [known[byte] for byte in piece] if known.keys() >= set(piece) else []
+
+
+@lru_cache(maxsize=4)
+def _single(vocabulary: Vocabulary) -> dict[int, int]:
+    """The tokens that are one byte."""
+    pieces = enumerate(vocabulary.pieces)
+    return {piece[0]: token for token, piece in pieces if len(piece) == 1 and token not in vocabulary.special}
 
 
 @lru_cache(maxsize=4)

@@ -60,7 +60,7 @@ Edge = tuple[tuple[str, str], tuple[str, str]]
 
 
 # The hooks that one surface leaves to the other.
-NAMED = ("begin",)
+NAMED = ("begin", "alone", "math")
 POINTED = ("pointed", "selecting")
 SELECTING = ("selecting",)
 
@@ -84,6 +84,7 @@ class SqlBinding:
         if len({table.name for table in tables}) < len(tables):
             raise ContextError("two linked tables have the same name; link each table once")
         self.surface: Binding
+        self.never: tuple[str, ...]
         if surface == "pointers":
             self.surface, self.never = PointerBinding(tables, edges, values), (*NAMED, *SELECTING)
         else:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from sqlglot import exp
 
+from expert_cli.errors import ContextError
+
 
 @dataclass
 class Seen:
@@ -24,13 +26,21 @@ class View:
 
     outer: View | None = None
     sources: list[Seen] = field(default_factory=list)
+    blended: set[str] = field(default_factory=set)
+    """Columns of two sources that RIGHT or FULL JOIN took together: their bare name means neither."""
 
     def written(self) -> set[str]:
         names = {source.written.lower() for source in self.sources}
         return names | (self.outer.written() if self.outer else set())
 
     def find(self, column: str, source: str) -> str | None:
-        """The written form of a column, by the name of its source or by its own alone."""
+        """The written form of a column, by the name of its source or by its own alone.
+
+        Raises:
+            ContextError: it is the bare name of a blended column.
+        """
+        if not source and column in self.blended:
+            raise ContextError(f"{column} is of two tables here; name the table of the one that is meant")
         for one in self.sources:
             if (one.mentioned == source or (not source and column not in one.merged)) and column in one.columns:
                 return f"{one.written}.{one.columns[column]}"

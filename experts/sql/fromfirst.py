@@ -243,12 +243,12 @@ def _read(text: str) -> str:
 
 def _turned(clauses: Mapping[str, str], text: str) -> str:
     """One scope, SELECT first."""
-    if clauses.keys() == {"SELECT"}:  # of constants
-        return f"SELECT {clauses['SELECT']}"
-    if "FROM" not in clauses or "SELECT" not in clauses:
+    constant = clauses.keys() <= {"SELECT", "LIMIT"}
+    if "SELECT" not in clauses or not ("FROM" in clauses or constant):
         raise _unreadable(text, "a scope without FROM or SELECT")
+    read_from = [] if constant else [f"FROM {clauses['FROM']}"]
     rest = [f"{word} {clauses[word]}" for word in CLAUSES if word in clauses]
-    return " ".join([f"SELECT {clauses['SELECT']} FROM {clauses['FROM']}", *rest])
+    return " ".join([f"SELECT {clauses['SELECT']}", *read_from, *rest])
 
 
 def _pieces(text: str) -> tuple[str, list[tuple[str, str]]]:

@@ -14,6 +14,8 @@ from sqlglot.errors import SqlglotError
 
 from expert_cli.errors import ContextError
 from experts.sql.expand import Seen, View, expand_aliases, expand_windows
+from experts.sql.joins import inlined, opened
+from experts.sql.moments import in_sqlite
 from experts.sql.names import OUTPUTS, Names
 from experts.sql.writer import write
 
@@ -52,6 +54,8 @@ class Turning:
 
     def whole(self, query: exp.Query) -> str:
         """The query with its WITH clause; the WITH clauses of its subqueries come to the front."""
+        if self.dialect == "sqlite":
+            in_sqlite(query)
         nested = list(query.find_all(exp.With))
         ctes = [cte for one in reversed(nested) for cte in one.expressions] if len(nested) > 1 else None
         clause = nested[0] if nested else None
@@ -199,9 +203,11 @@ class SelectTurning:
         start = self.node.args.get("from_")
         if start is None:
             return ""
-        text = "FROM " + self.source(start.this)
-        for join in [*(start.this.args.get("joins") or []), *(self.node.args.get("joins") or [])]:
-            text += self.join(join)
+        first, joins = opened(start.this)
+        text = "FROM " + self.source(first)
+        for join in [*joins, *(self.node.args.get("joins") or [])]:
+            for one in inlined(join):
+                text += self.join(one)
         return text
 
     def source(self, node: exp.Expr) -> str:
@@ -242,6 +248,7 @@ class SelectTurning:
             shared = [name for name in added.columns if any(name in one.columns for one in before)]
         if shared:
             added.merged = frozenset(shared)
+            self.view.blended |= added.merged if side in ("RIGHT", "FULL") else set()
             pairs = [(next((one for one in before if name in one.columns), None), name) for name in shared]
             if any(one is None for one, _ in pairs):
                 raise ContextError(f"USING ({', '.join(shared)}): no earlier source has it; name a shared column")
@@ -270,7 +277,7 @@ class SelectTurning:
             value = item.unalias().unnest()
             star = isinstance(value, exp.Star) or (isinstance(value, exp.Column) and isinstance(value.this, exp.Star))
             if star:
-                texts.append(self.star(value))
+                texts += self.star(value)
                 named += [(name, column) for one in self.starred(value) for name, column in one.columns.items()]
                 continue
             text = self.say(value)
@@ -296,8 +303,16 @@ class SelectTurning:
                 outputs.setdefault(mentioned, column)
         return texts, outputs
 
-    def star(self, value: exp.Expr) -> str:
-        return "*" if isinstance(value, exp.Star) else f"{self.starred(value)[0].written}.*"
+    def star(self, value: exp.Expr) -> list[str]:
+        """A star; where it has one column for two of USING, which become ON here, its columns."""
+        if not isinstance(value, exp.Star):
+            return [f"{self.starred(value)[0].written}.*"]
+        merged = set().union(*(one.merged for one in self.view.sources))
+        if not merged:
+            return ["*"]
+        found = {name: self.view.find(name, "") for name in merged}
+        columns = [(one, name) for one in self.view.sources for name in one.columns if name not in one.merged]
+        return [found.get(name) or f"{one.written}.{one.columns[name]}" for one, name in columns]
 
     def starred(self, value: exp.Expr) -> list[Seen]:
         if isinstance(value, exp.Star):

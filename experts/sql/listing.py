@@ -46,7 +46,7 @@ class ListingBinding:
 
     def rules(self, state: Outline) -> Mapping[str, str]:
         """The hook bodies of ``state``."""
-        rules = {**self.names.fixed, **dict.fromkeys(POINTED, NEVER)}
+        rules = {**self.names.fixed, **dict.fromkeys((*POINTED, "alone"), NEVER)}
         rules["begin"] = self._begin(state)
         for place in range(len(state.opened)):
             rules |= _Rules(self.catalogue(state.named), state, place).bodies()

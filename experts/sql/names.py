@@ -8,9 +8,11 @@ are drawn from short menus (``cte1``, ``d1``, ``x1``, ``orders_2``), so that not
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from functools import lru_cache
+from contextlib import closing, suppress
+from functools import cache, lru_cache
 from itertools import count, islice
 
 from expert_cli.errors import ContextError
@@ -66,6 +68,14 @@ class Names:
         return f"d{next(islice(free, number - 1, None))}"
 
 
+@cache
+def mathematical() -> bool:
+    """Whether Python's SQLite computes square roots, powers and logarithms: it may have been built without them."""
+    with closing(sqlite3.connect(":memory:")) as connection, suppress(sqlite3.OperationalError):
+        return connection.execute("SELECT SQRT(4) + LOG10(1) + CEIL(0.5)").fetchone() is not None
+    return False
+
+
 class NamesBinding(Names):
     """The hooks for one database, or the part of it that a question is linked to.
 
@@ -98,6 +108,8 @@ class NamesBinding(Names):
             "offered": choice(map(literal, values)),
             "offered-count": choice(map(str, counts)),
             "free": '""' if free else NEVER,
+            "alone": '""',
+            "math": '""' if mathematical() else NEVER,
             "name": choice(OUTPUTS),
             "nothing": NOTHING,
             "later": '" SELECT " nothing',
@@ -157,7 +169,7 @@ class NamesBinding(Names):
         if not opened:
             root = self.label(self.root)
             name = literally(self._cte(self.root) + " AS (")
-            recursive = f'"RECURSIVE " {name} (query-{root} ")" | constants-{root} " UNION") nothing'
+            recursive = f'"RECURSIVE " {name} (query-{root} ")" | constant-row-{root} " UNION") nothing'
             return f'query-{root} | "WITH " ({name} query-{root} ")" nothing | {recursive})'
         last = opened[-1]
         label = self.label(Scope(last.scope.named))
@@ -168,7 +180,8 @@ class NamesBinding(Names):
             return f'{literally(last.text)} (" ALL " | " ") ({arms if 0 < width <= 6 else "nothing"}) ")" nothing'
         more = ""
         if len(last.scope.named) < MOST_NAMED:
-            body = f'query-{label} ")"' + (f' | constants-{label} " UNION"' if "RECURSIVE " in last.text[:15] else "")
+            again = f' | constant-row-{label} " UNION"' if "RECURSIVE " in last.text[:15] else ""
+            body = f'query-{label} ")"{again}'
             more = f" | {literally(', ' + self._cte(last.scope) + ' AS (')} ({body}) nothing"
         return f'{literally(last.text)} (" " query-{label}{more})'
 
@@ -271,7 +284,7 @@ _PIECE = re.compile(
     r"'(?:[^']|'')*'|\d[\d.]*(?:E[-+]?\d+)?|[\d.]+"
     r"| (?:GROUP BY|ORDER BY|UNION ALL|(?:NATURAL )?(?:LEFT |RIGHT |FULL |CROSS )?JOIN|(?:ROWS|GROUPS|RANGE) BETWEEN) "
     r"| NOT(?= (?:IN|LIKE|GLOB|BETWEEN) )| (?:DESC|ASC|END|COLLATE (?:NOCASE|BINARY|RTRIM))\b"
-    r"| (?:IN|OVER|USING) \(| (?:[A-Z]+|[^\w\s'\"`(),]+) "
+    r"|(?:ROWS|RANGE) BETWEEN | (?:IN|OVER|USING) \(| (?:[A-Z]+|[^\w\s'\"`(),]+) "
     r"|(?:DISTINCT FROM|DISTINCT|NOT|RECURSIVE|FROM|SELECT) |EXISTS \(|[A-Z_]+\(\)|[A-Z_]+\(|, "
     r"|(?:\w+|\"(?:[^\"]|\"\")*\"|`[^`]*`)(?:\.(?:\w+|\*|\"(?:[^\"]|\"\")*\"|`[^`]*`))?|."
 )

@@ -208,7 +208,7 @@ class TypedSelect(SelectTurning):
             star = isinstance(value, exp.Star) or (isinstance(value, exp.Column) and isinstance(value.this, exp.Star))
             seen = self.starred(value) if star else []
             if star and not naming and (len(seen) != 1 or len(seen[0].columns) != 1):
-                texts.append(self.star(value))
+                texts += self.star(value)
                 continue
             said = [(name, f"{one.written}.{column}") for one in seen for name, column in one.columns.items()]
             for name, text in said or [(item.alias_or_name.lower(), self.say(value))]:
@@ -222,14 +222,8 @@ class TypedSelect(SelectTurning):
             self.turning.last = kinds
         return texts, outputs
 
-    def sources(self) -> str:
-        start = self.node.args.get("from_")
-        if start is not None:
-            _flatten(self.node, start)
-        return super().sources()
-
     def source(self, node: exp.Expr) -> str:
-        node = _selected(_bare(node))
+        node = _selected(node)
         self.turning.naming = isinstance(node, exp.Subquery)
         text = super().source(node)
         seen = self.view.sources[-1]
@@ -273,40 +267,11 @@ class TypedSelect(SelectTurning):
         return found
 
 
-def _bare(node: exp.Expr) -> exp.Expr:
-    """A source without the parentheses around it that say nothing."""
-    while (
-        isinstance(node, exp.Paren | exp.Subquery)
-        and not node.args.get("alias")
-        and not isinstance(node.this, exp.Select)
-    ):
-        if isinstance(node.this, exp.SetOperation) or node.args.get("joins") or node.this.args.get("joins"):
-            break
-        node = node.this
-    return node
-
-
 def _selected(node: exp.Expr) -> exp.Expr:
     """Joins in parentheses that have a name, as a derived table."""
     if not isinstance(node, exp.Subquery) or isinstance(node.this, exp.Query):
         return node
     return exp.Subquery(this=exp.select("*").from_(node.this.copy()), alias=node.args.get("alias"))
-
-
-def _flatten(select: exp.Select, start: exp.Expr) -> None:
-    """Take the joins of a first source in parentheses for those of the query: they come first either way."""
-    inside = start.this
-    while (
-        isinstance(inside, exp.Paren | exp.Subquery)
-        and not inside.args.get("alias")
-        and not isinstance(inside.this, exp.Query)
-    ):
-        inside = inside.this
-        joins = inside.args.get("joins") or []
-        if joins:
-            inside.set("joins", None)
-            select.set("joins", [*joins, *(select.args.get("joins") or [])])
-        start.set("this", inside)
 
 
 def _aggregated(select: exp.Select) -> bool:

@@ -1,0 +1,37 @@
+"""FROM without its parentheses, where they change nothing: the grammars join one source after the other."""
+
+from __future__ import annotations
+
+from sqlglot import exp
+
+
+def opened(source: exp.Expr) -> tuple[exp.Expr, list[exp.Join]]:
+    """What ``(a JOIN b …)`` reads first, and the joins that follow in it; any other source by itself."""
+    joins = list(source.args.get("joins") or [])
+    while isinstance(source, exp.Subquery) and isinstance(source.this, exp.Table | exp.Subquery):
+        inside, alias = source.this.copy(), source.args.get("alias")
+        if alias and inside.args.get("joins"):
+            break  # the joined columns are called by it
+        if alias:
+            inside.set("alias", alias.copy())
+        source = inside
+        joins = [*(source.args.get("joins") or []), *joins]
+    return source, joins
+
+
+def inlined(join: exp.Join) -> list[exp.Join]:
+    """``JOIN (b JOIN c ON …) ON …`` as two joins in a row, where both are inner ones."""
+    first, joins = opened(join.this)
+    if not joins:
+        return [exp.Join(**{**join.args, "this": first})]
+    last = joins[-1]
+    if not (_plain(join) and _plain(last) and all(_plain(one) or one.side == "LEFT" for one in joins)):
+        return [join]
+    conditions = [one.args["on"].copy() for one in (last, join) if one.args.get("on")]
+    both = exp.Join(this=last.this.copy(), on=exp.and_(*conditions) if conditions else None)
+    return [exp.Join(this=first), *(part for one in [*joins[:-1], both] for part in inlined(one))]
+
+
+def _plain(join: exp.Join) -> bool:
+    """Whether it is an inner join with a condition or without."""
+    return join.kind in ("", "INNER", "CROSS") and not (join.side or join.method or join.args.get("using"))

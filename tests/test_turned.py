@@ -1,0 +1,148 @@
+"""Ordinary SQL as the SQLite grammar writes it: what is accepted gives the rows of the query that was asked."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from expert_cli.errors import ContextError
+from expert_cli.grammar import tokens
+from expert_cli.grammar.matcher import Matcher
+from expert_cli.grammar.verdict import judge
+from expert_cli.runtime import bases
+from experts.sql.names import mathematical
+from experts.sql.plugin import SqlContext
+from experts.sql.schema import from_ddl
+
+TABLES = "CREATE TABLE a (x int, p int); CREATE TABLE b (x int, y int); CREATE TABLE c (y int, z int); CREATE TABLE d (v int, w int)"
+ROWS = [(1, 2), (2, 2), (2, 3), (3, None), (None, 1)]
+GRAMMAR = (Path(__file__).resolve().parents[1] / "grammars" / "sql-sqlite.gbnf").read_text("utf-8")
+
+SAME = {
+    "constants": "SELECT 1, 'a', NULL",
+    "a computed constant": "SELECT CASE 1 WHEN 1 THEN 'one' ELSE 'other' END, COALESCE(NULL, 2) + 1, ROUND(2.5)",
+    "a share": "SELECT ROUND((SELECT COUNT(*) FROM a WHERE p = 2) * 100.0 / (SELECT COUNT(*) FROM a), 2)",
+    "arms of constants": "SELECT 1 UNION SELECT 2 UNION ALL SELECT 2 LIMIT 3",
+    "wide arms of constants": "SELECT 1, 'a', 2 EXCEPT SELECT 1, 'b', 2",
+    "constants derived": "SELECT n FROM (SELECT 1 AS n UNION SELECT 2) AS t",
+    "constants named": "WITH t AS (SELECT 1 AS n UNION ALL SELECT 2), u AS (SELECT n FROM t) SELECT n FROM u",
+    "recursive": "WITH RECURSIVE t AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM t WHERE n < 4) SELECT n FROM t",
+    "constants in a list": "SELECT x FROM a WHERE p IN (SELECT 2 UNION SELECT 3)",
+    "a constant among values": "SELECT x FROM a WHERE p IN ((SELECT 2), 1)",
+    "a constant as a value": "SELECT (SELECT 1) + x FROM a",
+    "true": "SELECT x FROM a WHERE TRUE AND NOT FALSE",
+    "limit of a sum": "SELECT x FROM a ORDER BY x LIMIT 1 + 1",
+    "limit of a query": "SELECT x FROM a ORDER BY x LIMIT (SELECT 2) OFFSET (SELECT 1)",
+    "precision": "SELECT CAST(x AS DECIMAL(10, 2)), CAST(x AS VARCHAR(3)) FROM a",
+    "a frame without order": "SELECT SUM(x) OVER (ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) FROM a",
+    "a table in parentheses": "SELECT * FROM ((a))",
+    "an alias outside": "SELECT t.x FROM (a AS s) AS t JOIN (b) ON b.x = t.x",
+    "joins first": "SELECT * FROM (a CROSS JOIN b) LEFT JOIN c ON c.y = b.y",
+    "joins second": "SELECT * FROM a JOIN (b JOIN c ON b.y = c.y) ON a.x = b.x",
+    "joins second, outer inside": "SELECT * FROM a JOIN (b LEFT JOIN c ON b.y = c.y JOIN d AS e ON e.v = b.x) ON a.x = b.x",
+    "joins within joins": "SELECT * FROM a JOIN ((b CROSS JOIN c) JOIN d ON d.v = c.z) ON a.x = d.w",
+    "a comma in parentheses": "SELECT * FROM a, (b, c) WHERE a.x = c.y",
+    "a query in parentheses": "SELECT * FROM ((SELECT x FROM a) AS s JOIN b ON s.x = b.x)",
+    "star after USING": "SELECT * FROM a LEFT JOIN b USING (x)",
+    "star after NATURAL": "SELECT * FROM a NATURAL JOIN b",
+    "a source's star after USING": "SELECT b.*, a.* FROM a JOIN b USING (x)",
+    "a column of USING": "SELECT x, y FROM a LEFT JOIN b USING (x) ORDER BY x",
+}
+MATHEMATICAL = {
+    "one number": "SELECT CEIL(x / 2.0), FLOOR(x), SQRT(x), EXP(x), LN(x), LOG10(x), LOG2(x) FROM a",
+    "two numbers": "SELECT POWER(x, 2), MOD(x, 2) FROM a",
+}
+TOLD = {
+    "interval": ("SELECT DATE '2024-01-31' - INTERVAL '90' DAY", "SELECT DATE('2024-01-31', '-90 day')"),
+    "intervals": (
+        "SELECT CAST('2024-05-31' AS DATE) + INTERVAL '1' YEAR - INTERVAL '2' MONTH",
+        "SELECT DATE(DATE('2024-05-31', '+1 year'), '-2 month')",
+    ),
+    "extract": ("SELECT EXTRACT(YEAR FROM DATE '2024-05-31') + x FROM a", "SELECT 2024 + x FROM a"),
+    "names of columns": ("SELECT n FROM (SELECT x, p FROM a) AS t (m, n)", "SELECT p FROM a"),
+}
+"""Standard SQL that SQLite does not know, and what it is in SQLite's words."""
+
+LEFT = {
+    "unlike arms": ("SELECT 1 UNION SELECT 1, 2", ", 2"),
+    "a limit of text": ("SELECT x FROM a LIMIT (SELECT 'a')", "'a')"),
+    "a step from what may be no date": ("SELECT x + INTERVAL '1' DAY FROM a", "TERVAL '1' DAY"),
+    "a row of values": ("SELECT x FROM a WHERE (x, p) IN (SELECT 1, 2)", ", a.p) IN (SELECT 1, 2)"),
+}
+UNREADABLE = {
+    "an outer join of a join": "SELECT * FROM a LEFT JOIN (b JOIN c ON b.y = c.y) ON a.x = b.x",
+    "a right join in a join": "SELECT * FROM a JOIN (b RIGHT JOIN c ON b.y = c.y) ON a.x = b.x",
+    "a column of RIGHT JOIN USING": "SELECT x FROM a RIGHT JOIN b USING (x)",
+    "a star over RIGHT JOIN USING": "SELECT * FROM a RIGHT JOIN b USING (x)",
+}
+
+
+@pytest.fixture(scope="module")
+def context() -> SqlContext:
+    return SqlContext(from_ddl(TABLES), None, "sqlite")
+
+
+def fresh(context: SqlContext) -> Matcher:
+    return Matcher(tokens.bytewise(("<e>",), "<e>"), GRAMMAR, context.everything())
+
+
+def rows(sql: str) -> Counter[tuple[object, ...]]:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(TABLES)
+        for table in "abcd":
+            connection.executemany(f"INSERT INTO {table} VALUES (?, ?)", ROWS)
+        return Counter(connection.execute(sql).fetchall())
+
+
+def same(context: SqlContext, sql: str, told: str = "") -> None:
+    inner = context.inner(sql)
+    verdict = judge(fresh(context), inner)
+    assert verdict.accepted, f"{inner[: verdict.at]} ⟂ {inner[verdict.at :]}"
+    assert rows(context.outer(inner)) == rows(told or sql)
+
+
+@pytest.mark.parametrize("sql", SAME.values(), ids=SAME)
+def test_same(context: SqlContext, sql: str) -> None:
+    same(context, sql)
+
+
+@pytest.mark.parametrize(("sql", "told"), TOLD.values(), ids=TOLD)
+def test_told(context: SqlContext, sql: str, told: str) -> None:
+    same(context, sql, told)
+
+
+@pytest.mark.parametrize("sql", MATHEMATICAL.values(), ids=MATHEMATICAL)
+def test_mathematical(context: SqlContext, sql: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not mathematical():
+        pytest.skip("SQLite was built without mathematical functions")
+    same(context, sql)
+    monkeypatch.setattr("experts.sql.names.mathematical", lambda: False)
+    without = SqlContext(from_ddl(TABLES), None, "sqlite")
+    assert not judge(fresh(without), without.inner(sql)).accepted
+
+
+@pytest.mark.parametrize(("sql", "rest"), LEFT.values(), ids=LEFT)
+def test_left(context: SqlContext, sql: str, rest: str) -> None:
+    inner = context.inner(sql)
+    verdict = judge(fresh(context), inner)
+    assert (verdict.accepted, inner[verdict.at :]) == (False, rest)
+
+
+@pytest.mark.parametrize("sql", UNREADABLE.values(), ids=UNREADABLE)
+def test_unreadable(context: SqlContext, sql: str) -> None:
+    with pytest.raises(ContextError):
+        context.inner(sql)
+
+
+def test_a_token_may_reach_over_a_scope(context: SqlContext) -> None:
+    """``),`` is one token of the shipped base; a scope opens between its two characters."""
+    base = bases.find("nano")
+    vocabulary = tokens.load(base.file("tokenizer"), base.manifest.end)
+    assert b")," in vocabulary.pieces
+    matcher = Matcher(vocabulary, GRAMMAR, context.everything())
+    text = "WITH cte1 AS (SELECT 1 AS x1), cte2 AS (FROM cte1 SELECT cte1.x1) FROM cte2 SELECT cte2.x1"
+    assert judge(matcher, text).accepted
