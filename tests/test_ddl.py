@@ -28,6 +28,8 @@ CREATE TABLE order_2024 PARTITION OF "Order" FOR VALUES FROM ('2024-01-01') TO (
 CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.name := 'a;b'; RETURN NEW; END; $$;
 CREATE INDEX ON customers (name);
 CREATE VIEW happy AS SELECT * FROM customers WHERE feels = 'very happy';
+CREATE VIEW counted AS SELECT c.feels AS mood, COUNT(*) AS n, MAX(o.day) AS last, UPPER(MIN(c.name)) AS loud,
+  CONCAT_WS('-', c.feels, 'x') AS tag FROM happy AS c LEFT JOIN "Order" AS o ON o.customer_id = c.id GROUP BY c.feels;
 COMMENT ON TABLE customers IS 'who buys; and when';
 INSERT INTO customers (name, feels, "Full Name") VALUES ('Ann', 'sad', 'Ann; O''Neil'), ('Bob', NULL, E'two\tparts');
 """,
@@ -39,6 +41,8 @@ CREATE TABLE customers (id int unsigned NOT NULL AUTO_INCREMENT PRIMARY KEY, nam
 CREATE TABLE `Order` (`Id` int, customer_id int unsigned, day date, PRIMARY KEY (`Id`, day),
   CONSTRAINT who FOREIGN KEY (customer_id) REFERENCES customers (id) ON DELETE CASCADE) ENGINE=InnoDB;
 CREATE VIEW happy AS SELECT * FROM customers WHERE feels = 'very happy';
+CREATE VIEW counted AS SELECT c.feels AS mood, COUNT(*) AS n, MAX(o.day) AS last, UPPER(MIN(c.name)) AS loud,
+  CONCAT_WS('-', c.feels, 'x') AS tag FROM happy AS c LEFT JOIN `Order` AS o ON o.customer_id = c.id GROUP BY c.feels;
 INSERT INTO customers (name, feels, `Full Name`) VALUES ('Ann', 'sad', 'Ann; O''Neil'), ('Bob', 'sad', 'two\tparts');
 """,
     "duckdb": """
@@ -47,6 +51,8 @@ CREATE TABLE customers (id INTEGER PRIMARY KEY, name VARCHAR DEFAULT 'x' NOT NUL
   "Full Name" VARCHAR, key UUID, tags VARCHAR[], parts STRUCT(a INTEGER, b VARCHAR), price DECIMAL(10, 2));
 CREATE TABLE "Order" ("Id" INTEGER, customer_id INTEGER REFERENCES customers (id), day DATE, PRIMARY KEY ("Id", day));
 CREATE VIEW happy AS SELECT * FROM customers WHERE feels = 'very happy';
+CREATE VIEW counted AS SELECT c.feels AS mood, COUNT(*) AS n, MAX(o.day) AS last, UPPER(MIN(c.name)) AS loud,
+  CONCAT_WS('-', c.feels, 'x') AS tag FROM happy AS c LEFT JOIN "Order" AS o ON o.customer_id = c.id GROUP BY c.feels;
 INSERT INTO customers (id, name, "Full Name") VALUES (1, 'Ann', 'Ann; O''Neil'), (2, 'Bob', 'two\tparts');
 """,
 }
@@ -96,9 +102,13 @@ def test_a_dump_is_read_as_its_database(dialect: str, rows: bool, tmp_path: Path
         make(running)
         text = dumped(running, tmp_path, rows=rows)
     found = read(text, dialect)
-    assert [table.name for table in found.tables] == ["customers", "Order"] or [
-        table.name for table in found.tables
-    ] == ["Order", "customers"]
+    assert sorted(table.name for table in found.tables) == ["Order", "counted", "customers", "happy"]
+    assert [column.name for column in found.by_name["happy"].columns] == [
+        column.name for column in found.by_name["customers"].columns
+    ]
+    told = {column.name: kinds.declared(column.type) for column in found.by_name["counted"].columns}
+    mood = kinds.declared(found.columns["customers", "feels"].type)
+    assert told == {"mood": mood, "n": kinds.NUMBER, "last": kinds.TIME, "loud": kinds.TEXT, "tag": kinds.OTHER}
     customers, orders = found.by_name["customers"], found.by_name["order"]
     shared = ["id", "name", "created", "feels", "Full Name"]
     assert [column.name for column in customers.columns][:5] == shared
@@ -106,8 +116,9 @@ def test_a_dump_is_read_as_its_database(dialect: str, rows: bool, tmp_path: Path
     assert [column.name for column in customers.columns if column.primary] == ["id"]
     (key,) = found.foreign_keys
     assert (key.table, key.column, key.target, key.target_column) == ("Order", "customer_id", "customers", "id")
-    assert found.values["very happy"] == [("customers", "feels", "very happy")]
-    assert found.values["it's fine"] == [("customers", "feels", "it's fine")]
+    felt = {("customers", "feels"), ("happy", "feels"), ("counted", "mood")}
+    assert {place[:2] for place in found.values["very happy"]} == felt
+    assert {place[:2] for place in found.values["it's fine"]} == felt
     if rows and dialect != "duckdb":
         assert found.values["ann"] == [("customers", "name", "Ann")]
         assert found.values["ann; o'neil"] == [("customers", "Full Name", "Ann; O'Neil")]
@@ -120,9 +131,16 @@ def test_a_dump_is_read_as_its_database(dialect: str, rows: bool, tmp_path: Path
         'SELECT "Order"."Id", customers."Full Name" ORDER BY "Order".day'
     )
     assert not checked.doubt, checked
+    viewed = asked.check(
+        "FROM counted JOIN happy ON happy.feels = counted.mood WHERE counted.n > 1 AND counted.loud = 'ANN' "
+        "SELECT counted.tag, counted.n, happy.\"Full Name\" ORDER BY counted.last DESC"
+    )
+    assert not viewed.doubt, viewed
+    assert asked.check("FROM counted SELECT counted.n WHERE counted.tag = 'a'").doubt, "nobody knows what a tag is"
     with engine(dialect) as running:
         make(running)
-        assert running.explain(checked.output) is None, checked.output
+        for one in (checked, viewed):
+            assert running.explain(one.output) is None, one.output
 
 
 def test_names_are_folded_as_the_server_does() -> None:
@@ -237,6 +255,37 @@ READ: dict[str, tuple[str, str, dict[str, str]]] = {
 def test_read(dialect: str, text: str, expected: dict[str, str]) -> None:
     found = read(text, dialect)
     assert {column.name: kinds.declared(column.type) for column in found.tables[0].columns} == expected
+
+
+VIEWS: dict[str, tuple[str, str, dict[str, str]]] = {
+    # dialect, DDL over the table t, the columns of its view with their types
+    "names of its own": ("postgres", "CREATE VIEW v (k, l) AS SELECT id, 'x' FROM t", {"k": "integer", "l": "text"}),
+    "materialized": ("postgres", "CREATE MATERIALIZED VIEW v AS SELECT id FROM public.t WITH NO DATA", {"id": "integer"}),
+    "options": ("postgres", "CREATE VIEW v WITH (security_barrier='true') AS SELECT w FROM t", {"w": "numeric(10, 2)"}),
+    "checked": ("mysql", "CREATE VIEW v AS SELECT id FROM t WITH CASCADED CHECK OPTION", {"id": "integer"}),
+    "the last one": ("postgres", "CREATE VIEW v AS SELECT 1 AS a; CREATE OR REPLACE VIEW v AS SELECT id FROM t", {"id": "integer"}),
+    "of a later view": ("duckdb", "CREATE VIEW v AS SELECT * FROM u; CREATE VIEW u AS SELECT id FROM t", {"id": "integer"}),
+    "arms": ("postgres", "CREATE VIEW v AS SELECT id, name FROM t UNION SELECT 1, 'b'", {"id": "integer", "name": "text"}),
+    "a WITH clause": ("postgres", "CREATE VIEW v AS WITH x AS (SELECT w FROM t) SELECT w FROM x", {"w": "numeric"}),
+    "joins in parentheses": ("postgres", "CREATE VIEW v AS SELECT a.born FROM (t a JOIN t b ON ((a.id = b.id)))", {"born": "date"}),
+    "a call that nobody knows": ("postgres", "CREATE VIEW v AS SELECT id, odd(name) AS o FROM t", {"id": "integer", "o": "unknown"}),
+    "a cast": ("postgres", "CREATE VIEW v AS SELECT name::inet AS o, w::text AS t FROM t", {"o": "unknown", "t": "text"}),
+    "unknown within": ("duckdb", "CREATE VIEW v AS SELECT o FROM (SELECT odd(name) AS o FROM t)", {"o": "unknown"}),
+    "what the grammar cannot turn": ("postgres", "CREATE VIEW v AS SELECT t.id, g FROM t, LATERAL generate_series(1, 2) AS g", {"id": "integer", "g": "unknown"}),
+    "of what is not here": ("postgres", "CREATE VIEW v AS SELECT id FROM elsewhere", {}),
+    "dropped": ("postgres", "CREATE VIEW v AS SELECT id FROM t; DROP VIEW IF EXISTS v", {}),
+    "of another schema": ("postgres", "CREATE VIEW reports.v AS SELECT id FROM t", {}),
+    "no view": ("postgres", "CREATE FUNCTION v() RETURNS int AS $$ CREATE VIEW w AS SELECT 1 $$ LANGUAGE sql", {}),
+    "unreadable": ("postgres", "CREATE VIEW v AS SELECT FROM WHERE", {}),
+    "itself": ("postgres", "CREATE VIEW v AS SELECT id FROM v", {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("dialect", "text", "expected"), VIEWS.values(), ids=VIEWS)
+def test_views(dialect: str, text: str, expected: dict[str, str]) -> None:
+    made = "CREATE TABLE t (id integer, name text, w numeric(10,2), born date);"
+    found = read(f"{made}\n{text};", dialect).by_name.get("v")
+    assert {column.name: column.type for column in (found.columns if found else ())} == expected
 
 
 ROWS = r"""

@@ -1,14 +1,15 @@
 """The DDL of PostgreSQL, MySQL and DuckDB, as ``pg_dump --schema-only``, ``mysqldump`` and ``.schema`` write it.
 
-Tables, columns, keys and the words of enumerations are read, and the text values of rows that are dumped along. What
-else a dump holds (functions, indexes, sequences, grants, views) is passed over, as are the options of tables and
-columns. Nothing is executed.
+Tables, columns, keys and the words of enumerations are read, the text values of rows that are dumped along, and views,
+whose columns follow from their queries. What else a dump holds (functions, indexes, sequences, grants) is passed over,
+as are the options of tables and columns. Nothing is executed.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from sqlglot import Token, TokenType
 from sqlglot.dialects.dialect import Dialect
@@ -16,6 +17,7 @@ from sqlglot.errors import SqlglotError
 
 from expert_cli.errors import ContextError
 from experts.sql import ddl_items as items
+from experts.sql import views
 from experts.sql.kinds import enumerated
 from experts.sql.schema import MAX_VALUE_LENGTH, MAX_VALUES, Column, ForeignKey, Schema, Table
 
@@ -23,6 +25,12 @@ MOST_CHARACTERS = 32 * 1024 * 1024
 MOST_COLUMNS = 1600
 _COMMAND = re.compile(r"^\\(restrict|unrestrict|connect|encoding|set|echo|c)\b.*$", re.MULTILINE)
 """What psql reads for itself."""
+
+_VERSIONED = re.compile(r"/\*!50001 ((?:CREATE|VIEW|DROP VIEW)\b(?:[^*]|\*(?!/))*)\*/", re.IGNORECASE)
+"""What mysqldump writes of views: MySQL from 5.0.1 on reads it, others take it for comments."""
+
+_AFTER_QUERY = re.compile(r"\s+WITH\s+((NO\s+)?DATA|((CASCADED|LOCAL)\s+)?CHECK\s+OPTION)\s*$", re.IGNORECASE)
+_NO_VIEW = ("AS", "ON", "(", "FUNCTION", "PROCEDURE", "TRIGGER", "EVENT")
 
 _REPLACE = re.compile(r"^REPLACE +INTO\b", re.MULTILINE | re.IGNORECASE)
 _COPY = re.compile(r"COPY\s.*\sFROM\s+STDIN\b(?P<options>.*);\s*", re.IGNORECASE)
@@ -44,11 +52,13 @@ def read(text: str, dialect: str, source: str = "schema") -> Schema:
 
 class _Reader:
     def __init__(self, dialect: str, source: str) -> None:
-        self.dialect, self.source, self.homes = Dialect.get_or_raise(dialect), source, _HOMES[dialect]
+        self.name, self.source, self.homes = dialect, source, _HOMES[dialect]
+        self.dialect = Dialect.get_or_raise(dialect)
         self.names = items.Names(dialect)
         self.tables: dict[str, dict[str, Column]] = {}
         self.owners: dict[str, str] = {}
         self.keys: list[ForeignKey] = []
+        self.views: dict[str, tuple[str, list[str], str]] = {}  # the schema, the columns' names, the query
         self.words: dict[str, list[str] | None] = {}
         self.values: dict[str, dict[tuple[str, str, str], None]] = {}
         self.counted: dict[tuple[str, str], int] = {}
@@ -56,14 +66,15 @@ class _Reader:
     def schema(self, text: str) -> Schema:
         rest, copies = self.parted(text)
         # to sqlglot REPLACE is a command, the rest of it one string
-        rest = _REPLACE.sub("INSERT INTO", _COMMAND.sub("", rest))
+        rest = _REPLACE.sub("INSERT INTO", _COMMAND.sub("", _VERSIONED.sub(r"\1", rest)))
         for tokens in self.statements(rest):
             try:
-                self.statement(tokens)
+                self.statement(tokens, rest)
             except items.UnreadError as problem:
                 raise ContextError(f"{self.source}, line {tokens[0].line}: {problem}") from problem
         for head, rows in copies:
             self.copied(head, rows)
+        self.look()
         self.check()
         for table, columns in self.tables.items():
             for column in columns.values():
@@ -132,7 +143,7 @@ class _Reader:
             told = re.sub(r"\x1b\[\d*m", "", str(problem)).splitlines()[0].rstrip(".")
             raise ContextError(f"{self.source} is no {type(self.dialect).__name__}: {told[:200]}") from problem
 
-    def statement(self, tokens: list[Token]) -> None:
+    def statement(self, tokens: list[Token], text: str) -> None:
         cursor = items.Cursor(tokens, self.names)
         if cursor.take("CREATE"):
             while cursor.take(*items.MADE):
@@ -144,7 +155,10 @@ class _Reader:
                 found = cursor.strings() if cursor.take("AS") and cursor.take("ENUM") else None
                 # two types of one name in different schemas: neither is believed
                 self.words[name] = found if name not in self.words else None
-        elif cursor.take("DROP") and cursor.take("TABLE"):
+            else:
+                self.view(cursor, text)
+        elif cursor.take("DROP") and cursor.at("TABLE", "VIEW"):
+            cursor.skip()
             cursor.over("IF", "EXISTS")
             self.forget(cursor.name()[1])
         elif cursor.take("ALTER"):
@@ -160,6 +174,38 @@ class _Reader:
     def forget(self, table: str) -> None:
         self.tables.pop(table, None)
         self.owners.pop(table, None)
+        self.views.pop(table, None)
+
+    def view(self, cursor: items.Cursor, text: str) -> None:
+        """Keep the query of a view, where it is one that is made; the last one counts."""
+        while not cursor.done() and not cursor.at("VIEW", *_NO_VIEW):
+            cursor.skip()
+        if not cursor.take("VIEW"):
+            return
+        cursor.over("IF", "NOT", "EXISTS")
+        owner, name = cursor.name()
+        named = [part.name()[1] for part in cursor.group() or ()]
+        while not cursor.done() and not cursor.take("AS"):
+            cursor.skip()
+        if not cursor.done():
+            query = text[cursor.tokens[cursor.place].start : cursor.tokens[-1].end + 1]
+            self.views[name] = ("" if owner in self.homes else owner, named, _AFTER_QUERY.sub("", query))
+
+    def look(self) -> None:
+        """Add the views that lie where the tables do; one whose columns cannot be told is left out."""
+        waiting = {name: view for name, view in self.views.items() if view[0] in set(self.owners.values())}
+        told = True
+        while told:
+            told = False
+            for name, (owner, named, query) in list(waiting.items()):
+                known = Schema(tuple(Table(table, tuple(one.values())) for table, one in self.tables.items()))
+                # a view may read from one that comes later
+                with suppress(ContextError):
+                    found = views.columns(query, named, known, self.name)
+                    self.tables[name] = {column.name: column for column in found}
+                    self.owners[name] = owner
+                    del waiting[name]
+                    told = True
 
     def table(self, cursor: items.Cursor) -> None:
         optional = cursor.take("IF")
