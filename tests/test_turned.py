@@ -138,6 +138,15 @@ def test_unreadable(context: SqlContext, sql: str) -> None:
         context.inner(sql)
 
 
+def test_a_derived_table_may_be_written_again_within_another(context: SqlContext) -> None:
+    text = (
+        "FROM (FROM a SELECT a.x) AS d1 JOIN (FROM (FROM a SELECT a.x) AS d1 SELECT d1.x) AS d2 ON d1.x = d2.x "
+        "SELECT d2.x"
+    )
+    assert judge(fresh(context), text).accepted
+    assert rows(context.outer(text)) == rows("SELECT e.x FROM a JOIN a AS e ON e.x = a.x")
+
+
 def test_a_token_may_reach_over_a_scope(context: SqlContext) -> None:
     """``),`` is one token of the shipped base; a scope opens between its two characters."""
     base = bases.find("nano")

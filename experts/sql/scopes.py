@@ -231,12 +231,17 @@ class _Reading:
 
     def alias(self, place: int, word: str, query: _Query) -> None:
         number = _DERIVED.fullmatch(word)
-        if number is None or int(number[1]) <= self.closed or word in self.taken:
+        if number is None or word in self.taken:
             return
         before = query.scope or Scope(query.context.named, query.context.outer)
-        source, text = Source(word, self.derived), query.name
-        self.closed += 1
-        self.add("derived", self.join(query, source), before, f"{text} AS {word}")
+        source = Source(word, self.derived)
+        event = Event("derived", before.joined(source), before, f"{query.name} AS {word}")
+        if event not in self.found:  # else it is one that is known, once more
+            if int(number[1]) <= self.closed:
+                return
+            self.closed += 1
+        self.join(query, source)
+        self.found[event] = None
 
     def join(self, query: _Query, source: Source) -> Scope:
         query.scope = (query.scope or query.context).joined(source)

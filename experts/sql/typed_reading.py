@@ -75,10 +75,8 @@ class _Reading:
     def at(self, place: int) -> str:
         return self.words[place][0] if place < len(self.words) else ""
 
-    def add(
-        self, kind: str, scope: Scope, before: Scope | None = None, text: str = "", *, lateral: bool = False
-    ) -> None:
-        self.found[Event(kind, scope, before, text, lateral)] = None
+    def add(self, kind: str, scope: Scope, before: Scope | None = None, text: str = "") -> None:
+        self.found[Event(kind, scope, before, text)] = None
 
     def query(self, place: int) -> int | None:
         """Read from ``place`` until the first query on the stack closes; the index of its ), or None at the end."""
@@ -194,12 +192,16 @@ class _Reading:
 
     def alias(self, word: str, query: Query) -> None:
         number = _DERIVED.fullmatch(word)
-        if number is None or int(number[1]) <= self.closed or word in self.taken:
+        if number is None or word in self.taken:
             return
-        before = query.scope or query.context
-        source, text = Source(word, self.derived), query.name
-        self.closed += 1
-        self.add("derived", self.join(query, source), before, f"{text} AS {word}", lateral=query.lateral)
+        before, source = query.scope or query.context, Source(word, self.derived)
+        event = Event("derived", before.joined(source), before, f"{query.name} AS {word}", query.lateral)
+        if event not in self.found:  # else it is one that is known, once more
+            if int(number[1]) <= self.closed:
+                return
+            self.closed += 1
+        self.join(query, source)
+        self.found[event] = None
 
     def join(self, query: Query, source: Source) -> Scope:
         query.scope = (query.scope or query.context).joined(source)
