@@ -177,7 +177,7 @@ def test_every_sample_passes_explain() -> None:
     with closing(sqlite3.connect(":memory:")) as copy:
         for table, columns in TABLES.items():
             copy.execute(f"CREATE TABLE {table} ({', '.join(map(quoted, columns))})")
-        for _ in range(40):
+        for _ in range(60):
             calm = draw.choice((20, 60, 90))
             text = sample(fresh.fork(), draw, calm=calm, most=300, onward=("FROM", "CROSS"), often=CLAUSES)
             if text is None:

@@ -147,6 +147,34 @@ def test_a_derived_table_may_be_written_again_within_another(context: SqlContext
     assert rows(context.outer(text)) == rows("SELECT e.x FROM a JOIN a AS e ON e.x = a.x")
 
 
+OUTSIDE = {
+    "a twin of other columns": "FROM a JOIN b USING (x) SELECT * UNION FROM a JOIN b ON a.x = b.x SELECT *",
+    "a recursion of other columns": "WITH RECURSIVE cte1 AS (FROM a JOIN b USING (x) SELECT * UNION ALL "
+    "FROM cte1 SELECT 1, 2, 3, 4) FROM cte1 SELECT *",
+    "an aggregate of what is around": "FROM a SELECT a.x WHERE (FROM b SELECT SUM((FROM c SELECT a.x))) > 0",
+    "a test in an aggregate": "FROM a SELECT a.x WHERE (FROM b SELECT SUM(EXISTS (FROM c SELECT a.x))) > 0",
+    "a key of what is around": "FROM a SELECT a.x WHERE EXISTS (FROM b SELECT 1 GROUP BY (FROM c SELECT a.x))",
+    "a sort of what is around": "FROM a SELECT a.x WHERE EXISTS (FROM b SELECT b.y ORDER BY (FROM c SELECT a.x))",
+}
+
+
+@pytest.mark.parametrize("text", OUTSIDE.values(), ids=OUTSIDE)
+def test_outside(context: SqlContext, text: str) -> None:
+    """What SQLite does not compile."""
+    assert not judge(fresh(context), text).accepted
+    with pytest.raises(sqlite3.Error):
+        rows(context.outer(text))
+
+
+def test_names_that_are_words_of_the_grammar() -> None:
+    names = SqlContext(from_ddl('CREATE TABLE "OFFSET" ("WITH" int, "true" int)'), None, "sqlite")
+    for sql in ('SELECT "WITH" FROM "OFFSET"', 'SELECT "OFFSET"."WITH" FROM "OFFSET" LIMIT 1 OFFSET 0'):
+        inner = names.inner(sql)
+        assert judge(fresh(names), inner).accepted
+        assert names.outer(inner).count('"OFFSET"') == 2, inner
+    assert not judge(fresh(names), 'FROM "OFFSET" SELECT TRUE').accepted, "SQLite takes it for the column"
+
+
 def test_a_token_may_reach_over_a_scope(context: SqlContext) -> None:
     """``),`` is one token of the shipped base; a scope opens between its two characters."""
     base = bases.find("nano")

@@ -16,6 +16,8 @@ PRIMARY RAISE REFERENCES RETURNING RIGHT SELECT SET TABLE THEN TO TRANSACTION UN
 WHERE
 """
 RESERVED = frozenset(_RESERVED.split())
+_CLAUSES = frozenset(("WITH", "OFFSET"))
+"""What SQLite takes for a name too, but who reads the clauses of a query does not."""
 
 
 def folded(name: str) -> bool:
@@ -25,7 +27,7 @@ def folded(name: str) -> bool:
 
 def quoted(name: str) -> str:
     """``name`` as an identifier, in double quotes only where SQL needs them."""
-    if _PLAIN.fullmatch(name) and name.upper() not in RESERVED:
+    if _PLAIN.fullmatch(name) and name.upper() not in RESERVED and name not in _CLAUSES:
         return name
     return '"' + name.replace('"', '""') + '"'
 

@@ -86,6 +86,7 @@ class _Rules:
         rules = {
             f"{'within' if self.place else 'written'}-{label}": begun,
             f"from-{label}": self._subqueries(),
+            f"inward-{label}": NEVER if query.kind == "sub" and not query.sorting else '""',
         }
         if query.text:
             own = list(_own(query.all()))
@@ -201,6 +202,9 @@ class _Rules:
         written = [*_SOURCE.findall(self.query.text), self.query.written]
         have = self.query.all()
         if any(source.name in self.catalogue.derived for source in have) or len(written) != len(have) or len(have) > 2:
+            return ""
+        every = [one for source in have for one in weighed(source)]
+        if len(have) > 1 and len(set(every)) < len(every):  # USING may have made one column of two
             return ""
         first, *rest = map(_verbatim, written)
         joined = f' (join-kind {rest[0]} " ON " on-{self.on} | cross-kind {rest[0]})' if rest else ""

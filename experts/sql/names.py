@@ -103,6 +103,7 @@ class NamesBinding(Names):
         self.reader = Reader(self.tables)
         self.root = Scope()
         values = list(values)
+        named = {column.lower().strip('"') for columns in self.tables.values() for column in columns}
         counts = [value for value in values if isinstance(value, int) and value > 0]
         self.fixed = {
             "offered": choice(map(literal, values)),
@@ -110,6 +111,7 @@ class NamesBinding(Names):
             "free": '""' if free else NEVER,
             "alone": '""',
             "math": '""' if mathematical() else NEVER,
+            "truth": NEVER if named & {"true", "false"} else choice(("TRUE", "FALSE")),
             "name": choice(OUTPUTS),
             "nothing": NOTHING,
             "later": '" SELECT " nothing',
@@ -143,6 +145,7 @@ class NamesBinding(Names):
             f"everything-{label}": choice(stars),
             f"all-{label}": choice(star for star in stars if star == "*"),
             f"twin-{label}": self._twin(scope),
+            f"inward-{label}": NEVER if scope.outer else '""',
             f"from-{label}": self._from(scope, state),
             f"others-{label}": self._others(scope, state),
             f"others-{self.label(self._context(scope))}": self._others(self._context(scope), state),
@@ -197,7 +200,13 @@ class NamesBinding(Names):
         return f'"FROM " ({" | ".join([*known, f"others-{self.label(context)} beside"])})'
 
     def _twin(self, scope: Scope) -> str:
-        """FROM with the sources of ``scope`` once more, where all of them are tables or named queries."""
+        """FROM with the sources of ``scope`` once more, where all of them are tables or named queries.
+
+        None where two of them share a column: USING may have made one of two, and the star has fewer columns then.
+        """
+        every = [column.lower() for source in scope.sources for column in source.columns]
+        if len(scope.sources) > 1 and len(set(every)) < len(every):
+            return NEVER
         before = Scope(scope.named, scope.outer)
         text = ""
         for source in scope.sources:
@@ -205,7 +214,7 @@ class NamesBinding(Names):
             if written is None:
                 return NEVER
             after = before.joined(source)
-            placed = f'join-kind {written} (" ON " on-{self.label(after)}{self._using(before, source)})'
+            placed = f'join-kind {written} " ON " on-{self.label(after)}'
             text += f" ({placed} | cross-kind {written})" if text else f'"FROM " {written}'
             before = after
         return text or NEVER
