@@ -28,10 +28,20 @@ class View:
     sources: list[Seen] = field(default_factory=list)
     blended: set[str] = field(default_factory=set)
     """Columns of two sources that RIGHT or FULL JOIN took together: their bare name means neither."""
+    aliases: set[str] = field(default_factory=set)
 
     def written(self) -> set[str]:
         names = {source.written.lower() for source in self.sources}
         return names | (self.outer.written() if self.outer else set())
+
+    def means(self, name: str) -> bool:
+        """Whether SQLite finds something by a quoted name that is no column: an alias, or a table's row number."""
+        here = name in self.aliases or name in ("rowid", "oid", "_rowid_")
+        return here or (self.outer is not None and self.outer.means(name))
+
+    def holds(self, column: str) -> bool:
+        """Whether a source of this query itself has it."""
+        return any(column in one.columns for one in self.sources)
 
     def find(self, column: str, source: str) -> str | None:
         """The written form of a column, by the name of its source or by its own alone.
@@ -49,8 +59,12 @@ class View:
 
 def expand_windows(select: exp.Select) -> None:
     """Write named windows where they are used."""
-    windows = {one.name.lower(): one for one in select.args.get("windows") or []}
-    for window in list(select.find_all(exp.Window)):
+    windows: dict[str, exp.Window] = {}
+    for one in select.args.get("windows") or []:
+        windows[one.name.lower()] = one
+    # a window may be made of one before it
+    own = [window for window in select.find_all(exp.Window) if window.parent_select is select]
+    for window in sorted(own, key=lambda window: window not in windows.values()):
         alias = window.args.get("alias")
         known = windows.get(alias.name.lower()) if alias is not None else None
         if known is not None and window is not known:
@@ -64,17 +78,23 @@ def expand_windows(select: exp.Select) -> None:
 
 def expand_aliases(select: exp.Select, view: View) -> None:
     """Write the selected expression where its alias, or its number, stands."""
-    selected = {item.alias.lower(): item.this for item in select.expressions if isinstance(item, exp.Alias)}
+    selected: dict[str, exp.Expr] = {}
+    for item in select.expressions:
+        if isinstance(item, exp.Alias):
+            selected.setdefault(item.alias.lower(), item.this)
     items = [item.unalias() for item in select.expressions]
     for clause, first in (("where", False), ("group", False), ("having", False), ("order", True)):
         node = select.args.get(clause)
         for column in list(node.find_all(exp.Column)) if node is not None else []:
             name = column.name.lower()
-            known = not first and view.find(name, "") is not None
+            term = first and isinstance(column.parent, exp.Ordered | exp.Collate | exp.Paren)
+            known = not term and view.holds(name)
             if not column.table and name in selected and not known and column.parent_select is select:
                 column.replace(_grouped(selected[name].copy(), column))
         for key in list(node.expressions) if node is not None and clause in ("group", "order") else []:
             number = key.this if isinstance(key, exp.Ordered) else key
+            if any(item.is_star for item in items):
+                break
             if isinstance(number, exp.Literal) and number.is_int and 0 < int(number.name) <= len(items):
                 number.replace(items[int(number.name) - 1].copy())
 
@@ -82,4 +102,4 @@ def expand_aliases(select: exp.Select, view: View) -> None:
 def _grouped(value: exp.Expr, place: exp.Expr) -> exp.Expr:
     """``value`` in parentheses where it becomes a part of something else."""
     alone = isinstance(place.parent, exp.Ordered | exp.Group | exp.Having | exp.Where)
-    return value if alone or not isinstance(value, exp.Binary | exp.Not) else exp.Paren(this=value)
+    return value if alone or not isinstance(value, exp.Binary | exp.Not | exp.Predicate) else exp.Paren(this=value)

@@ -17,6 +17,8 @@ from experts.sql.expand import Seen, View, expand_aliases, expand_windows
 from experts.sql.joins import inlined, opened
 from experts.sql.moments import in_sqlite
 from experts.sql.names import OUTPUTS, Names
+from experts.sql.sorting import direction, numbered
+from experts.sql.unsaid import in_front, parsed
 from experts.sql.writer import write
 
 MOST_NAMED = len(OUTPUTS)
@@ -31,10 +33,10 @@ def inner(sql: str, names: Names, dialect: str = "sqlite", turning: type[Turning
         ContextError: it is not one query, or names what is not there.
     """
     try:
-        parsed = sqlglot.parse_one(sql, dialect=dialect)
-        if not isinstance(parsed, exp.Query):
+        tree = parsed(sql) if dialect == "sqlite" else sqlglot.parse_one(sql, dialect=dialect)
+        if not isinstance(tree, exp.Query):
             raise ContextError(f"not a query: {sql[:80]!r}; write one SELECT")
-        return (turning or Turning)(names, dialect).whole(parsed)
+        return (turning or Turning)(names, dialect).whole(tree)
     except SqlglotError as problem:
         raise ContextError(f"cannot read {sql[:80]!r}: {problem}; write one SELECT for {dialect}") from problem
     except RecursionError as problem:
@@ -57,6 +59,7 @@ class Turning:
         if self.dialect == "sqlite":
             in_sqlite(query)
         nested = list(query.find_all(exp.With))
+        in_front(query, nested, self.tables)
         ctes = [cte for one in reversed(nested) for cte in one.expressions] if len(nested) > 1 else None
         clause = nested[0] if nested else None
         for one in nested:
@@ -77,7 +80,8 @@ class Turning:
         written = self.names.free_name("cte{}", len(self.named) + 1, used)
         body = cte.this
         seen = Seen(mentioned, written, {})
-        if recursive and isinstance(body, exp.SetOperation):
+        itself = any(table.name.lower() == mentioned for table in body.find_all(exp.Table))
+        if recursive and itself and isinstance(body, exp.SetOperation):
             text = self.recursive(body, seen, renamed)
         else:
             text, outputs = self.query(body, None, renamed)
@@ -91,7 +95,7 @@ class Turning:
         seen.columns = outputs
         self.named[seen.mentioned] = seen
         second, _ = self.query(body.expression, None)
-        return f"{first} {self.operator(body)} {second}"
+        return f"{first} {self.operator(body)} {second}{self.sorted(body, body.this)}"
 
     @staticmethod
     def operator(node: exp.SetOperation) -> str:
@@ -137,13 +141,8 @@ class Turning:
         if order is not None:
             keys = []
             for one in order.expressions:
-                key = one.this
-                place = next(
-                    (n for n, item in enumerate(selected, 1)
-                     if item.alias_or_name.lower() == key.name.lower() or item.unalias() == key), None
-                )  # fmt: skip
-                number = key.name if isinstance(key, exp.Literal) else str(place or write(key, self.dialect))
-                keys.append(number + direction(one))
+                number = numbered(one.this, selected) or write(one.this, self.dialect)
+                keys.append(number + direction(one, self.dialect))
             text += " ORDER BY " + ", ".join(keys)
         return text + self.limits(node)
 
@@ -155,12 +154,6 @@ class Turning:
         return text
 
 
-def direction(key: exp.Expr) -> str:
-    if not isinstance(key, exp.Ordered):
-        return ""
-    return " DESC" if key.args.get("desc") else ""
-
-
 class SelectTurning:
     """One SELECT being turned."""
 
@@ -168,8 +161,10 @@ class SelectTurning:
         self.turning = turning
         self.names = turning.names
         self.node = node
-        self.view = View(outer)
+        self.view = View(outer, aliases={one.alias.lower() for one in node.expressions if isinstance(one, exp.Alias)})
         self.moved: list[str] = []
+        self.outward = False
+        """Whether a RIGHT or FULL JOIN adds rows, so that no condition can be moved to WHERE."""
 
     def text(self, renamed: list[str]) -> tuple[str, dict[str, str]]:
         node = self.node
@@ -189,7 +184,7 @@ class SelectTurning:
         if having := node.args.get("having"):
             text += " HAVING " + self.say(having.this)
         if order := node.args.get("order"):
-            keys = [self.say(key.this.unnest()) + direction(key) for key in order.expressions]
+            keys = [self.say(key.this.unnest()) + direction(key, self.turning.dialect) for key in order.expressions]
             text += " ORDER BY " + ", ".join(keys)
         return text + self.turning.limits(node), outputs
 
@@ -205,7 +200,9 @@ class SelectTurning:
             return ""
         first, joins = opened(start.this)
         text = "FROM " + self.source(first)
-        for join in [*joins, *(self.node.args.get("joins") or [])]:
+        joins = [*joins, *(self.node.args.get("joins") or [])]
+        self.outward = any(join.side in ("RIGHT", "FULL") for join in joins)
+        for join in joins:
             for one in inlined(join):
                 text += self.join(one)
         return text
@@ -225,7 +222,7 @@ class SelectTurning:
     def table(self, node: exp.Table) -> str:
         mentioned = node.name.lower()
         named = self.turning.named.get(mentioned)
-        if named is not None:
+        if named is not None and not node.db:
             written, columns = named.written, named.columns
         elif mentioned in self.turning.tables:
             written, listed = self.turning.tables[mentioned]
@@ -247,6 +244,8 @@ class SelectTurning:
         if str(join.args.get("method") or "").upper() == "NATURAL":
             shared = [name for name in added.columns if any(name in one.columns for one in before)]
         if shared:
+            if blended := self.view.blended & set(shared):
+                raise ContextError(f"USING {', '.join(blended)} after RIGHT or FULL JOIN; join ON one table's column")
             added.merged = frozenset(shared)
             self.view.blended |= added.merged if side in ("RIGHT", "FULL") else set()
             pairs = [(next((one for one in before if name in one.columns), None), name) for name in shared]
@@ -258,9 +257,11 @@ class SelectTurning:
                 if one
             ]
             return f" {side + ' ' if side else ''}JOIN {text} ON {' AND '.join(equal)}"
+        if on is None and side:
+            raise ContextError(f"{side} JOIN without a condition; write ON")
         if on is None or (not side and isinstance(on, exp.Boolean) and on.this):
             return f" CROSS JOIN {text}"
-        if side or not on.find(exp.Query, exp.Case, exp.Exists):
+        if side or self.outward or not on.find(exp.Query, exp.Case, exp.Exists):
             return f" {side + ' ' if side else ''}JOIN {text} ON {self.placed(on.unnest())}"
         self.moved.append(f"({self.say(on)})" if isinstance(on, exp.Or) else self.say(on))
         return f" CROSS JOIN {text}"
@@ -276,6 +277,8 @@ class SelectTurning:
         for place, item in enumerate(self.node.expressions):
             value = item.unalias().unnest()
             star = isinstance(value, exp.Star) or (isinstance(value, exp.Column) and isinstance(value.this, exp.Star))
+            if star and renamed:
+                raise ContextError("columns that are named are not a star; write out what it stands for")
             if star:
                 texts += self.star(value)
                 named += [(name, column) for one in self.starred(value) for name, column in one.columns.items()]
@@ -307,12 +310,12 @@ class SelectTurning:
         """A star; where it has one column for two of USING, which become ON here, its columns."""
         if not isinstance(value, exp.Star):
             return [f"{self.starred(value)[0].written}.*"]
-        merged = set().union(*(one.merged for one in self.view.sources))
-        if not merged:
+        if self.view.blended:
+            raise ContextError(f"* after RIGHT or FULL JOIN USING {', '.join(self.view.blended)}; name the columns")
+        if not any(one.merged for one in self.view.sources):
             return ["*"]
-        found = {name: self.view.find(name, "") for name in merged}
         columns = [(one, name) for one in self.view.sources for name in one.columns if name not in one.merged]
-        return [found.get(name) or f"{one.written}.{one.columns[name]}" for one, name in columns]
+        return [f"{one.written}.{one.columns[name]}" for one, name in columns]
 
     def starred(self, value: exp.Expr) -> list[Seen]:
         if isinstance(value, exp.Star):
@@ -337,7 +340,7 @@ class SelectTurning:
         found = self.view.find(node.name.lower(), node.table.lower())
         if found is not None:
             return found
-        if node.this.args.get("quoted") and not node.table:
+        if node.this.args.get("quoted") and not node.table and not self.view.means(node.name.lower()):
             return "'" + node.name.replace("'", "''") + "'"
         where = f"{node.table}.{node.name}" if node.table else node.name
         raise ContextError(f"there is no column {where} in view; name a column of a table in FROM")

@@ -10,7 +10,7 @@ from sqlglot import exp
 from sqlglot.dialects.dialect import Dialect
 from sqlglot.generator import Generator
 
-_WORD = re.compile(r"'(?:[^']|'')*'|\s+")
+_WORD = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`(?:[^`]|``)*`|\s+")
 
 
 class _Style:
@@ -50,17 +50,20 @@ class _Style:
             f"{self.sql(expression, name)} {expression.args.get(name + '_side') or ''}".strip()
             for name in ("start", "end")
         ]
-        return f"{kind} BETWEEN {ends[0]} AND {ends[1] or 'CURRENT ROW'}".upper()
+        left_out = f" EXCLUDE {self.sql(expression, 'exclude')}" if expression.args.get("exclude") else ""
+        return f"{kind} BETWEEN {ends[0]} AND {ends[1] or 'CURRENT ROW'}{left_out}".upper()
 
 
 @cache
 def _generator(dialect: str) -> type[Generator]:
     base = Dialect.get_or_raise(dialect).generator_class
-    return type("Writer", (_Style, base), {})
+    # by SQLite's affinities: a number of a declared precision may stay whole
+    kept = {exp.DataType.Type.DECIMAL: "NUMERIC", exp.DataType.Type.BOOLEAN: "NUMERIC"} if dialect == "sqlite" else {}
+    return type("Writer", (_Style, base), {"TYPE_MAPPING": base.TYPE_MAPPING | kept})
 
 
 def write(expression: exp.Expression, dialect: str) -> str:
     """``expression`` on one line: upper-case keywords, single spaces."""
     made = _generator(dialect)(dialect=dialect, comments=False, normalize_functions="upper")
     text = str(made.generate(expression, copy=False))
-    return _WORD.sub(lambda match: match.group() if match.group()[0] == "'" else " ", text).strip()
+    return _WORD.sub(lambda match: " " if match.group().isspace() else match.group(), text).strip()
