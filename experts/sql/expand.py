@@ -59,9 +59,7 @@ class View:
 
 def expand_windows(select: exp.Select) -> None:
     """Write named windows where they are used."""
-    windows: dict[str, exp.Window] = {}
-    for one in select.args.get("windows") or []:
-        windows[one.name.lower()] = one
+    windows = {one.name.lower(): one for one in select.args.get("windows") or []}
     # a window may be made of one before it
     own = [window for window in select.find_all(exp.Window) if window.parent_select is select]
     for window in sorted(own, key=lambda window: window not in windows.values()):
@@ -83,6 +81,8 @@ def expand_aliases(select: exp.Select, view: View) -> None:
         if isinstance(item, exp.Alias):
             selected.setdefault(item.alias.lower(), item.this)
     items = [item.unalias() for item in select.expressions]
+    # a star is one item and several columns
+    numbering = () if any(item.is_star for item in items) else ("group", "order")
     for clause, first in (("where", False), ("group", False), ("having", False), ("order", True)):
         node = select.args.get(clause)
         for column in list(node.find_all(exp.Column)) if node is not None else []:
@@ -91,10 +91,8 @@ def expand_aliases(select: exp.Select, view: View) -> None:
             known = not term and view.holds(name)
             if not column.table and name in selected and not known and column.parent_select is select:
                 column.replace(_grouped(selected[name].copy(), column))
-        for key in list(node.expressions) if node is not None and clause in ("group", "order") else []:
+        for key in list(node.expressions) if node is not None and clause in numbering else []:
             number = key.this if isinstance(key, exp.Ordered) else key
-            if any(item.is_star for item in items):
-                break
             if isinstance(number, exp.Literal) and number.is_int and 0 < int(number.name) <= len(items):
                 number.replace(items[int(number.name) - 1].copy())
 

@@ -202,7 +202,7 @@ class NamesBinding(Names):
     def _twin(self, scope: Scope) -> str:
         """FROM with the sources of ``scope`` once more, where all of them are tables or named queries.
 
-        None where two of them share a column: USING may have made one of two, and the star has fewer columns then.
+        There is none where two of them share a column: USING may have made one of two, and the star has fewer then.
         """
         every = [column.lower() for source in scope.sources for column in source.columns]
         if len(scope.sources) > 1 and len(set(every)) < len(every):

@@ -54,8 +54,7 @@ class TypedTurning(Turning):
 
     def cte(self, cte: exp.CTE, recursive: bool) -> str:
         self.naming = True
-        itself = any(table.name.lower() == cte.alias.lower() for table in cte.this.find_all(exp.Table))
-        text = super().cte(cte, recursive and itself)
+        text = super().cte(cte, recursive)
         name = text.partition(" ")[0]
         self.remember(name)
         return text
