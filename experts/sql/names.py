@@ -12,8 +12,10 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import count, islice
+from typing import Generic, TypeVar
 
 from expert_cli.errors import ContextError
 from expert_cli.grammar.bind import NEVER
@@ -29,6 +31,22 @@ OUTPUTS = tuple(f"x{number}" for number in range(1, 13))
 NOTHING = "[\\x01-\\x08]"
 
 State = tuple[Event, ...]
+
+
+E = TypeVar("E")
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class Seen(Generic[E, S]):
+    """What a state tells all its scopes: the events, the scopes that have their sources, and the tables that are read.
+
+    Tables that are not read can be named everywhere, and alike: one rule, ``unread``, does for all scopes.
+    """
+
+    events: tuple[E, ...]
+    widened: frozenset[S]
+    tables: frozenset[str]
 
 
 class Names:
@@ -61,6 +79,15 @@ class Names:
         while pattern.format(number).lower() in taken:
             number += 1
         return self.quoted(pattern.format(number))
+
+    def read(self, names: Iterable[str]) -> frozenset[str]:
+        """The tables that one of ``names`` is the name of."""
+        lower = {name.lower() for name in names}
+        return frozenset(name for name in self.tables if name.lower() in lower)
+
+    def unread(self, read: frozenset[str]) -> str:
+        """One of the tables that are not among ``read``."""
+        return choice(name for name in self.tables if name not in read)
 
     def derived(self, number: int) -> str:
         """The name of the derived table that is closed as the ``number``-th one."""
@@ -130,11 +157,14 @@ class NamesBinding(Names):
         rules["begin"] = self._begin(state)
         known = {self.root: None} | {event.scope: None for event in state}
         contexts = dict.fromkeys(Scope(scope.named) for scope in known)
+        tables = self.read(source.name for scope in known for source in scope.visible())
+        rules["unread"] = self.unread(tables)
+        seen = Seen(state, frozenset(event.scope for event in state if event.kind == "joined"), tables)
         for scope in known | contexts:
-            rules |= self._scope(scope, state)
+            rules |= self._scope(scope, seen)
         return rules
 
-    def _scope(self, scope: Scope, state: State) -> dict[str, str]:
+    def _scope(self, scope: Scope, seen: Seen[Event, Scope]) -> dict[str, str]:
         label = self.label(scope)
         columns = [f"{source.name}.{column}" for source in scope.visible() for column in source.columns]
         own = [f"{source.name}.{column}" for source in scope.sources for column in source.columns]
@@ -144,15 +174,15 @@ class NamesBinding(Names):
             f"own-column-{label}": choice(own),
             f"everything-{label}": choice(stars),
             f"all-{label}": choice(star for star in stars if star == "*"),
-            f"twin-{label}": self._twin(scope),
+            f"twin-{label}": self._twin(scope, seen),
             f"inward-{label}": NEVER if scope.outer else '""',
-            f"from-{label}": self._from(scope, state),
-            f"others-{label}": self._others(scope, state),
-            f"others-{self.label(self._context(scope))}": self._others(self._context(scope), state),
+            f"from-{label}": self._from(scope, seen),
+            f"others-{label}": self._others(scope, seen),
+            f"others-{self.label(self._context(scope))}": self._others(self._context(scope), seen),
             f"again-{label}": f"from-{self.label(scope.outer or Scope(scope.named))}",
         }
-        if any(event.kind == "joined" and event.scope == scope for event in state):
-            rules[f"joined-{label}"] = self._joined(scope, state)
+        if scope in seen.widened:
+            rules[f"joined-{label}"] = self._joined(scope, seen)
         return rules
 
     @staticmethod
@@ -191,15 +221,15 @@ class NamesBinding(Names):
     def _cte(self, scope: Scope) -> str:
         return self.free_name("cte{}", len(scope.named) + 1, {source.name for source in scope.named})
 
-    def _from(self, scope: Scope, state: State) -> str:
+    def _from(self, scope: Scope, seen: Seen[Event, Scope]) -> str:
         """FROM in a subquery of ``scope``, or in a query that nothing is around."""
         context = self._context(scope)
         if context.arms:
-            return self._recursive(context, state)
-        known = self._known(context, state, "{source} {joined}")
+            return self._recursive(context, seen)
+        known = self._known(context, seen, "{source} {joined}")
         return f'"FROM " ({" | ".join([*known, f"others-{self.label(context)} beside"])})'
 
-    def _twin(self, scope: Scope) -> str:
+    def _twin(self, scope: Scope, seen: Seen[Event, Scope]) -> str:
         """FROM with the sources of ``scope`` once more, where all of them are tables or named queries.
 
         There is none where two of them share a column: USING may have made one of two, and the star has fewer then.
@@ -210,7 +240,7 @@ class NamesBinding(Names):
         before = Scope(scope.named, scope.outer)
         text = ""
         for source in scope.sources:
-            written = next((text for text, one in self._candidates(before) if one == source), None)
+            written = next((text for text, one in self._candidates(before, seen) if one == source), None)
             if written is None:
                 return NEVER
             after = before.joined(source)
@@ -224,32 +254,31 @@ class NamesBinding(Names):
         """Where the sources of a query in ``scope`` are chosen."""
         return Scope(scope.named, scope) if scope.sources else scope
 
-    def _recursive(self, context: Scope, state: State) -> str:
+    def _recursive(self, context: Scope, seen: Seen[Event, Scope]) -> str:
         """FROM in the arm of a recursive query that reads itself."""
         name = self._cte(context)
-        for event in state:
+        for event in seen.events:
             if event.kind == "joined" and [source.name for source in event.scope.sources] == [name]:
                 return f"{literally('FROM ' + name)} joined-{self.label(event.scope)}"
         return f"{literally('FROM ' + name)} beside"
 
-    def _joined(self, scope: Scope, state: State) -> str:
+    def _joined(self, scope: Scope, seen: Seen[Event, Scope]) -> str:
         """What may follow the sources of ``scope``: another source, or SELECT once it is written."""
-        selected = any(event.kind == "selected" and event.scope == scope for event in state)
+        selected = any(event.kind == "selected" and event.scope == scope for event in seen.events)
         label = self.label(scope)
         options = [f"then-{label}" if selected else "later"]
         if len(scope.sources) < MOST_SOURCES:
-            placed = self._known(scope, state, '{source} (" ON " on-{label}{using}) {joined}')
-            beside = self._known(scope, state, "{source} {joined}")
+            placed = self._known(scope, seen, '{source} (" ON " on-{label}{using}) {joined}')
+            beside = self._known(scope, seen, "{source} {joined}")
             options.append(f"join-kind ({' | '.join([*placed, f'others-{label} placed'])})")
             options.append(f"cross-kind ({' | '.join([*beside, f'others-{label} beside'])})")
         return " | ".join(options)
 
-    def _known(self, scope: Scope, state: State, shape: str) -> list[str]:
+    def _known(self, scope: Scope, seen: Seen[Event, Scope], shape: str) -> list[str]:
         """The sources that may be added to ``scope`` and have been; ``shape`` says how their rules go on."""
-        widened = {event.scope for event in state if event.kind == "joined"}
-        texts = {text: scope.joined(source) for text, source in self._candidates(scope)}
-        texts = {text: wider for text, wider in texts.items() if wider in widened}
-        for event in state:
+        texts = {text: scope.joined(source) for text, source in self._candidates(scope, seen)}
+        texts = {text: wider for text, wider in texts.items() if wider in seen.widened}
+        for event in seen.events:
             if event.kind == "derived" and event.before == scope:
                 texts[_verbatim(event.text)] = event.scope
         options = []
@@ -259,21 +288,21 @@ class NamesBinding(Names):
             options.append(shape.format(source=text, label=label, using=using, joined=f"joined-{label}"))
         return options
 
-    def _others(self, scope: Scope, state: State) -> str:
+    def _others(self, scope: Scope, seen: Seen[Event, Scope]) -> str:
         """The sources that may be added to ``scope`` and have not been yet."""
-        widened = {event.scope for event in state if event.kind == "joined"}
-        texts = [text for text, source in self._candidates(scope) if scope.joined(source) not in widened]
-        closed = sum(event.kind == "derived" for event in state)
+        texts = ["unread"] if len(seen.tables) < len(self.tables) else []
+        texts += [text for text, source in self._candidates(scope, seen) if scope.joined(source) not in seen.widened]
+        closed = sum(event.kind == "derived" for event in seen.events)
         alias = self.derived(closed + 1)
         texts.append(f'"(" query-{self.label(Scope(scope.named))} ")" " AS " {literally(alias)}')
         return " | ".join(texts)
 
-    def _candidates(self, scope: Scope) -> Iterable[tuple[str, Source]]:
-        """Tables and named queries as they may be written after the sources of ``scope``, with an alias or without."""
+    def _candidates(self, scope: Scope, seen: Seen[Event, Scope]) -> Iterable[tuple[str, Source]]:
+        """Tables that are read, and named queries, as they may follow the sources of ``scope``, alias or not."""
         named = {source.name: source.columns for source in scope.named}
         own = {source.name.lower() for source in scope.sources}
         visible = {source.name.lower() for source in scope.visible()}
-        for name, columns in (self.tables | named).items():
+        for name, columns in ({name: self.tables[name] for name in self.tables if name in seen.tables} | named).items():
             if name.lower() not in own:
                 yield literally(name), Source(name, columns)
             if name.lower() in visible:

@@ -7,7 +7,7 @@ kind as well, a query that is grouped sees its keys alone, and the arms of a set
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import lru_cache
 
 from expert_cli.grammar.bind import NEVER
@@ -26,7 +26,7 @@ from experts.sql.kinds import (
     comparable,
     enumerated,
 )
-from experts.sql.names import MOST_NAMED, MOST_SOURCES, NOTHING, OUTPUTS, Names
+from experts.sql.names import MOST_NAMED, MOST_SOURCES, NOTHING, OUTPUTS, Names, Seen
 from experts.sql.pieces import choice, distinct_on, equal, literally, using, verbatim
 from experts.sql.typed_reading import read
 from experts.sql.typed_scopes import Column, Event, Scope, Source
@@ -111,11 +111,14 @@ class TypedBinding(Names):
         rules["begin"] = self._begin(state)
         known = {self.root: None} | {event.scope: None for event in state}
         contexts = dict.fromkeys(_outside(scope) for scope in known) | dict.fromkeys(_inside(scope) for scope in known)
+        tables = self.read(name for scope in known for name in scope.names())
+        rules["unread"] = self.unread(tables)
+        seen = Seen(state, frozenset(event.scope for event in state if event.kind == "joined"), tables)
         for scope in contexts | known:
-            rules |= self._scope(scope, state)
+            rules |= self._scope(scope, seen)
         return rules
 
-    def _scope(self, scope: Scope, state: State) -> dict[str, str]:
+    def _scope(self, scope: Scope, seen: Seen[Event, Scope]) -> dict[str, str]:
         label = self.label(scope)
         grouped = scope.keys is not None
         rules = {
@@ -124,21 +127,21 @@ class TypedBinding(Names):
             f"grouping-{label}": '""' if grouped else NEVER,
             f"ungrouped-{label}": NEVER if grouped else '""',
             f"group-key-{label}": " | ".join(verbatim(key.name) for key in scope.keys or ()) or NEVER,
-            f"from-{label}": self._from(scope, state),
+            f"from-{label}": self._from(scope, seen),
             f"again-{label}": f"from-{self.label(_outside(scope))}",
-            f"grouped-{label}": self._grouped(scope, state),
-            f"listed-{label}": self._listed(scope, state),
+            f"grouped-{label}": self._grouped(scope, seen),
+            f"listed-{label}": self._listed(scope, seen),
             f"typed-{label}": self._typed(scope, label),
             f"ordinals-{label}": choice(str(number) for number, _ in enumerate(scope.arms, 1)),
-            f"others-{label}": self._others(scope, state),
+            f"others-{label}": self._others(scope, seen),
         }
         for prefix, columns in (("", scope.visible()), ("own-", scope.own())):
             for kind in (*KINDS, MARK.strip()):
                 these = (one.name for one in columns if kind in _hooks(one.kind))
                 rules[f"{prefix}{kind}-{label}"] = " | ".join(map(verbatim, dict.fromkeys(these))) or NEVER
             rules[f"{prefix}marked-{label}"] = self._marked(columns)
-        if any(event.kind == "joined" and event.scope == scope for event in state):
-            rules[f"joined-{label}"] = self._joined(scope, state)
+        if scope in seen.widened:
+            rules[f"joined-{label}"] = self._joined(scope, seen)
         return rules
 
     def _marked(self, columns: Iterable[Column]) -> str:
@@ -188,53 +191,51 @@ class TypedBinding(Names):
     def _cte(self, scope: Scope) -> str:
         return self.free_name("cte{}", len(scope.named) + 1, {source.name for source in scope.named})
 
-    def _from(self, scope: Scope, state: State) -> str:
+    def _from(self, scope: Scope, seen: Seen[Event, Scope]) -> str:
         """FROM in a subquery of ``scope``, or in a query that nothing is around; in an arm that reads itself, that."""
         context = _inside(scope)
         if context.reads is not None:
             wider = context.joined(context.reads)
-            read = any(event.kind == "joined" and event.scope == wider for event in state)
-            return f"{literally('FROM ' + context.reads.name)} {f'joined-{self.label(wider)}' if read else 'beside'}"
-        known = self._known(context, state, "{source} {joined}")
+            then = f"joined-{self.label(wider)}" if wider in seen.widened else "beside"
+            return f"{literally('FROM ' + context.reads.name)} {then}"
+        known = self._known(context, seen, "{source} {joined}")
         return f'"FROM " ({" | ".join([*known, f"others-{self.label(context)} beside"])})'
 
-    def _joined(self, scope: Scope, state: State) -> str:
+    def _joined(self, scope: Scope, seen: Seen[Event, Scope]) -> str:
         """What may follow the sources of ``scope``: another source, or the next clause once that is written."""
-        begun = any(event.kind == "begun" and event.scope == scope for event in state)
+        begun = any(event.kind == "begun" and event.scope == scope for event in seen.events)
         label = self.label(scope)
         later = "later" if scope.reads is None else '(" WHERE " | " SELECT ") nothing'
         options = [f"then-{label}" if begun else later]
         if len(scope.sources) < MOST_SOURCES:
-            placed = self._known(scope, state, '{source} (" ON " on-{label}{using}) {joined}')
-            beside = self._known(scope, state, "{source} {joined}")
+            placed = self._known(scope, seen, '{source} (" ON " on-{label}{using}) {joined}')
+            beside = self._known(scope, seen, "{source} {joined}")
             kinds = "join-kind" if scope.reads is None else '(" JOIN " | " LEFT JOIN ")'
             options.append(f"{kinds} ({' | '.join([*placed, f'others-{label} placed'])})")
             options.append(f"cross-kind ({' | '.join([*beside, f'others-{label} beside'])})")
-            if self.full and scope.reads is None and (full := self._full(scope, state)):
+            if self.full and scope.reads is None and (full := self._full(scope, seen)):
                 options.append(f"full-kind ({full})")
             if self.lateral and scope.reads is None:
-                beside = self._known(scope, state, "{source} {joined}", lateral=True)
-                derived = self._derived(Scope(scope.named, scope), state)
+                beside = self._known(scope, seen, "{source} {joined}", lateral=True)
+                derived = self._derived(Scope(scope.named, scope), seen)
                 options.append(f'" LATERAL JOIN (" ({" | ".join([*beside, f"{derived} beside"])})')
         return " | ".join(options)
 
-    def _full(self, scope: Scope, state: State) -> str:
+    def _full(self, scope: Scope, seen: Seen[Event, Scope]) -> str:
         """The tables and named queries that FULL JOIN may add to ``scope``: servers have it for equalities alone."""
-        widened = {event.scope for event in state if event.kind == "joined"}
         options = []
-        for text, source in self._candidates(scope):
+        for text, source in self._candidates(scope, self.columns):
             wider = scope.joined(source)
             if equality := equal(scope, source):
-                then = f'" ON " ({equality}) joined-{self.label(wider)}' if wider in widened else "placed"
+                then = f'" ON " ({equality}) joined-{self.label(wider)}' if wider in seen.widened else "placed"
                 options.append(f"{text} {then}")
         return " | ".join(options)
 
-    def _known(self, scope: Scope, state: State, shape: str, *, lateral: bool = False) -> list[str]:
+    def _known(self, scope: Scope, seen: Seen[Event, Scope], shape: str, *, lateral: bool = False) -> list[str]:
         """The sources that may be added to ``scope`` and have been; ``shape`` says how their rules go on."""
-        widened = {event.scope for event in state if event.kind == "joined"}
-        texts = {} if lateral else {text: scope.joined(source) for text, source in self._candidates(scope)}
-        texts = {text: wider for text, wider in texts.items() if wider in widened}
-        for event in state:
+        texts = {} if lateral else {text: scope.joined(source) for text, source in self._candidates(scope, seen.tables)}
+        texts = {text: wider for text, wider in texts.items() if wider in seen.widened}
+        for event in seen.events:
             if event.kind == "derived" and event.before == scope and event.lateral == lateral:
                 texts[("" if lateral else '"(" ') + verbatim(event.text)] = event.scope
         options = []
@@ -243,42 +244,44 @@ class TypedBinding(Names):
             options.append(shape.format(source=text, label=label, using=shared, joined=f"joined-{label}"))
         return options
 
-    def _others(self, scope: Scope, state: State) -> str:
+    def _others(self, scope: Scope, seen: Seen[Event, Scope]) -> str:
         """The sources that may be added to ``scope`` and have not been yet."""
-        widened = {event.scope for event in state if event.kind == "joined"}
-        texts = [text for text, source in self._candidates(scope) if scope.joined(source) not in widened]
-        return " | ".join([*texts, f'"(" {self._derived(Scope(scope.named), state)}'])
+        texts = ["unread"] if len(seen.tables) < len(self.tables) else []
+        for text, source in self._candidates(scope, seen.tables):
+            if scope.joined(source) not in seen.widened:
+                texts.append(text)
+        return " | ".join([*texts, f'"(" {self._derived(Scope(scope.named), seen)}'])
 
-    def _derived(self, inner: Scope, state: State) -> str:
+    def _derived(self, inner: Scope, seen: Seen[Event, Scope]) -> str:
         """A derived table, its query written in ``inner``, after its parenthesis."""
-        closed = sum(event.kind == "derived" for event in state)
+        closed = sum(event.kind == "derived" for event in seen.events)
         alias = self.derived(closed + 1)
         return f'table-query-{self.label(inner)} ")" " AS " {literally(alias)}'
 
-    def _candidates(self, scope: Scope) -> Iterable[tuple[str, Source]]:
-        """Tables and named queries as they may be written after the sources of ``scope``."""
+    def _candidates(self, scope: Scope, tables: Collection[str]) -> Iterable[tuple[str, Source]]:
+        """Some ``tables``, and the named queries, as they may be written after the sources of ``scope``."""
         named = {source.name: source.columns for source in scope.named}
         visible = set(scope.names())
-        for name, columns in (self.columns | named).items():
+        for name, columns in ({name: self.columns[name] for name in self.columns if name in tables} | named).items():
             if name.lower() in visible:
                 alias = self.alias(name, visible)
                 yield f'{literally(name)} " AS " {literally(alias)}', Source(alias, columns, name)
             else:
                 yield literally(name), Source(name, columns, name)
 
-    def _grouped(self, scope: Scope, state: State) -> str:
+    def _grouped(self, scope: Scope, seen: Seen[Event, Scope]) -> str:
         """GROUP BY in ``scope``: as it was written, leading on, or still to be written."""
         known = [
             f"{verbatim(event.text)} then-{self.label(event.scope)}"
-            for event in state
+            for event in seen.events
             if event.kind == "grouped" and event.before == scope
         ]
         return " | ".join([*known, f'keys-{self.label(scope)} (" SELECT " | " HAVING ") nothing'])
 
-    def _listed(self, scope: Scope, state: State) -> str:
+    def _listed(self, scope: Scope, seen: Seen[Event, Scope]) -> str:
         """SELECT and the items of ``scope`` as they were written, with what goes by their number and kind."""
         options = []
-        for event in state:
+        for event in seen.events:
             if event.kind != "listed" or event.before != scope:
                 continue
             text, kinds = verbatim(event.text), event.scope.arms
