@@ -152,6 +152,9 @@ class Matcher:
                 raise GrammarError(
                     f"the grammar of a new scope refuses what was written, {self.written!r}; report this"
                 )
+        if read and self._compile is compiled:
+            # a new lexer makes its states when it first meets them: part of compiling, and wanted next
+            self._raw()
 
     def _step(self, named: int) -> bool:
         """Go on to the place after a token, as the grammar names it; False where it cannot follow."""
