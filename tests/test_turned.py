@@ -50,8 +50,39 @@ SAME = {
     "star after USING": "SELECT * FROM a LEFT JOIN b USING (x)",
     "star after NATURAL": "SELECT * FROM a NATURAL JOIN b",
     "a source's star after USING": "SELECT b.*, a.* FROM a JOIN b USING (x)",
+    "a hierarchy": "WITH RECURSIVE t AS (SELECT x, 0 AS n FROM a WHERE p IS NULL UNION ALL "
+    "SELECT b.y, t.n + 1 FROM b JOIN t ON b.x = t.x WHERE t.n < 3) SELECT x, n FROM t",
+    "a hierarchy of aliases": "WITH RECURSIVE t(i, n) AS (SELECT x, 0 FROM a UNION "
+    "SELECT e.p, u.n + 1 FROM a AS e, t AS u WHERE e.x = u.i AND u.n < 3) SELECT * FROM t",
+    "rows in rows": "SELECT x FROM a WHERE (x, p) IN (SELECT y, x FROM b) OR (x, p) NOT IN (SELECT p, x FROM a WHERE x > 1)",
+    "rows of three": "SELECT p FROM a WHERE (x, p, 1) IN (SELECT x, y, 1 FROM b UNION SELECT 2, 3, 1 FROM a)",
+    "groups in rows": "SELECT p FROM a GROUP BY p HAVING (p, COUNT(*)) IN (SELECT x, 2 FROM b)",
+    "the same or NULL both": "SELECT x FROM a WHERE x IS p OR p IS NOT 2",
+    "distinct from": "SELECT x FROM a WHERE x IS NOT DISTINCT FROM p AND p IS DISTINCT FROM 1",
+    "a collation on the left": "SELECT 'A' COLLATE NOCASE = 'a', x FROM a WHERE 'b' COLLATE NOCASE < 'C'",
+    "sums of sums": "SELECT p, SUM(SUM(x)) OVER (ORDER BY p), MAX(COUNT(*)) OVER () FROM a GROUP BY p",
     "a column of USING": "SELECT x, y FROM a LEFT JOIN b USING (x) ORDER BY x",
 }
+SORTED = {
+    "a window's alias": "SELECT x, RANK() OVER (ORDER BY p DESC) AS r FROM a ORDER BY r, x",
+    "a key that is not selected": "SELECT x, ROW_NUMBER() OVER (ORDER BY x, p) AS n FROM a ORDER BY p, n DESC NULLS LAST",
+    "a window beside a star": "SELECT *, ROW_NUMBER() OVER (ORDER BY x DESC, p) AS n FROM a ORDER BY n",
+    "a window in an expression": "SELECT x, p - AVG(p) OVER (PARTITION BY x) AS d FROM a ORDER BY d, 1 DESC",
+    "a window's number": "SELECT x, SUM(p) OVER (ORDER BY x, p) FROM a ORDER BY 2 DESC, x",
+    "a window over groups": "SELECT p, COUNT(*) * 100.0 / SUM(COUNT(*)) OVER () AS s FROM a GROUP BY p ORDER BY s, p",
+    "a rank of groups": "SELECT p, RANK() OVER (ORDER BY COUNT(*) DESC) AS r FROM a GROUP BY p ORDER BY r, p",
+    "a window, all alike once": "SELECT DISTINCT p, DENSE_RANK() OVER (ORDER BY p) AS r FROM a ORDER BY r DESC",
+    "a window in a subquery": "SELECT x FROM a WHERE x IN (SELECT RANK() OVER (ORDER BY y) FROM b ORDER BY 1) ORDER BY x",
+    "a number of a star": "SELECT * FROM a ORDER BY 2 DESC, 1",
+    "a number of two stars": "SELECT b.*, a.* FROM a JOIN b ON a.x = b.x ORDER BY 4, 2, 1, 3",
+    "a number of what USING joins": "SELECT * FROM a JOIN b USING (x) ORDER BY 3, 2, 1",
+    "a group's number of a star": "SELECT * FROM a GROUP BY 2 ORDER BY 2",
+    "a sign": "SELECT x, p FROM a ORDER BY -x, -p",
+    "whether there is a value": "SELECT x, p FROM a ORDER BY p IS NULL, x DESC, p",
+    "what is in a list": "SELECT x, p FROM a ORDER BY x IN (2, 3) DESC, x NOT BETWEEN 1 AND 2, x, p",
+}
+"""Keys of ORDER BY, unique together: the rows come in this order."""
+
 FAITHFUL = [
     "SELECT x FROM a ORDER BY x NULLS LAST LIMIT 2",
     "SELECT x FROM a ORDER BY x DESC NULLS FIRST LIMIT 2",
@@ -81,7 +112,7 @@ FAITHFUL = [
     'SELECT x AS "my x" FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.x = "my x")',
     "SELECT CAST(x AS DECIMAL) / 2, CAST(x AS BOOLEAN) / 2 FROM a",
     "SELECT x FROM a WHERE +x = '1'",
-    'SELECT "it\'s" || \'a  b\'',
+    "SELECT \"it's\" || 'a  b'",
     "SELECT x FROM a GROUP BY x HAVING TRUE QUALIFY x > 1",
 ]
 """Each is turned into what gives the same rows, or refused."""
@@ -108,7 +139,7 @@ LEFT = {
     "a step back": ("SELECT DATE '2024-01-31' + INTERVAL '-1' DAY", "TERVAL '-1' DAY"),
     "a step of a column": ("SELECT DATE '2024-01-31' + INTERVAL x DAY FROM a", "TERVAL (a.x) DAY"),
     "a step from what may be no date": ("SELECT x + INTERVAL '1' DAY FROM a", "TERVAL '1' DAY"),
-    "a row of values": ("SELECT x FROM a WHERE (x, p) IN (SELECT 1, 2)", ", a.p) IN (SELECT 1, 2)"),
+    "a row of values": ("SELECT x FROM a WHERE (x, p) IN (SELECT 1, 2)", "SELECT 1, 2)"),
 }
 UNREADABLE = {
     "an outer join of a join": "SELECT * FROM a LEFT JOIN (b JOIN c ON b.y = c.y) ON a.x = b.x",
@@ -133,14 +164,19 @@ def fresh(context: SqlContext) -> Matcher:
     return Matcher(tokens.bytewise(("<e>",), "<e>"), GRAMMAR, context.everything())
 
 
-def rows(sql: str) -> Counter[tuple[object, ...]]:
+def given(sql: str) -> list[tuple[object, ...]]:
     """What a query gives, each value with its type: to Python 1 is 1.0."""
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.executescript(TABLES)
         for table in "abcd":
             connection.executemany(f"INSERT INTO {table} VALUES (?, ?)", ROWS)
         found = connection.execute(sql).fetchall()
-        return Counter(tuple((type(value), value) for value in row) for row in found)
+        return [tuple((type(value), value) for value in row) for row in found]
+
+
+def rows(sql: str) -> Counter[tuple[object, ...]]:
+    """What a query gives in any order."""
+    return Counter(given(sql))
 
 
 def same(context: SqlContext, sql: str, told: str = "") -> None:
@@ -153,6 +189,13 @@ def same(context: SqlContext, sql: str, told: str = "") -> None:
 @pytest.mark.parametrize("sql", SAME.values(), ids=SAME)
 def test_same(context: SqlContext, sql: str) -> None:
     same(context, sql)
+
+
+@pytest.mark.parametrize("sql", SORTED.values(), ids=SORTED)
+def test_sorted(context: SqlContext, sql: str) -> None:
+    inner = context.inner(sql)
+    assert judge(fresh(context), inner).accepted, inner
+    assert given(context.outer(inner)) == given(sql)
 
 
 @pytest.mark.parametrize("sql", FAITHFUL)
@@ -211,6 +254,11 @@ def test_a_derived_table_may_be_written_again_within_another(context: SqlContext
 
 
 OUTSIDE = {
+    "a window of what is around": "FROM a SELECT a.x WHERE a.x IN (FROM b SELECT b.x GROUP BY b.x ORDER BY RANK() OVER (ORDER BY a.p))",
+    "a sorted window of what is around": "FROM a SELECT a.x WHERE a.x IN (FROM b SELECT b.x ORDER BY SUM(b.x) OVER (PARTITION BY a.p))",
+    "an aggregate in a sorted window": "FROM a SELECT a.x ORDER BY RANK() OVER (ORDER BY SUM(a.p))",
+    "a number beyond the columns": "FROM a SELECT a.x, a.p ORDER BY 3",
+    "rows beside fewer columns": "FROM a SELECT a.x WHERE (a.x, a.p) IN (FROM b SELECT b.x)",
     "a twin of other columns": "FROM a JOIN b USING (x) SELECT * UNION FROM a JOIN b ON a.x = b.x SELECT *",
     "a recursion of other columns": "WITH RECURSIVE cte1 AS (FROM a JOIN b USING (x) SELECT * UNION ALL "
     "FROM cte1 SELECT 1, 2, 3, 4) FROM cte1 SELECT *",

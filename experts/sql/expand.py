@@ -74,15 +74,18 @@ def expand_windows(select: exp.Select) -> None:
     select.set("windows", None)
 
 
-def expand_aliases(select: exp.Select, view: View) -> None:
-    """Write the selected expression where its alias, or its number, stands."""
+def expand_aliases(select: exp.Select, view: View, *, by_number: int = 0) -> None:
+    """Write the selected expression where its alias, or its number, stands.
+
+    Where up to ``by_number`` items are selected, what holds a window is sorted by its number instead.
+    """
     selected: dict[str, exp.Expr] = {}
     for item in select.expressions:
         if isinstance(item, exp.Alias):
             selected.setdefault(item.alias.lower(), item.this)
-    items = [item.unalias() for item in select.expressions]
-    # a star is one item and several columns
-    numbering = () if any(item.is_star for item in items) else ("group", "order")
+    items = [column for item in select.expressions for column in _columns(item.unalias(), view)]
+    whole = len(items) <= by_number and not any(item.is_star for item in select.expressions)
+    windows = {id(item): place for place, item in enumerate(items, 1) if whole and item.find(exp.Window)}
     for clause, first in (("where", False), ("group", False), ("having", False), ("order", True)):
         node = select.args.get(clause)
         for column in list(node.find_all(exp.Column)) if node is not None else []:
@@ -90,11 +93,29 @@ def expand_aliases(select: exp.Select, view: View) -> None:
             term = first and isinstance(column.parent, exp.Ordered | exp.Collate | exp.Paren)
             known = not term and view.holds(name)
             if not column.table and name in selected and not known and column.parent_select is select:
-                column.replace(_grouped(selected[name].copy(), column))
-        for key in list(node.expressions) if node is not None and clause in numbering else []:
+                place = windows.get(id(selected[name])) if isinstance(column.parent, exp.Ordered) else None
+                value = exp.Literal.number(place) if place else _grouped(selected[name].copy(), column)
+                column.replace(value)
+        for key in list(node.expressions) if node is not None and clause in ("group", "order") else []:
             number = key.this if isinstance(key, exp.Ordered) else key
             if isinstance(number, exp.Literal) and number.is_int and 0 < int(number.name) <= len(items):
-                number.replace(items[int(number.name) - 1].copy())
+                item = items[int(number.name) - 1]
+                if not (first and id(item) in windows):
+                    number.replace(item.copy())
+
+
+def _columns(item: exp.Expr, view: View) -> list[exp.Expr]:
+    """An item, or the columns that a star stands for; of some stars that follow others nobody can tell."""
+    if not item.is_star:
+        return [item]
+    table = item.args.get("table")
+    found = [one for one in view.sources if table is None or one.mentioned == table.name.lower()]
+    return [
+        exp.column(name, one.mentioned or None)
+        for one in found
+        for name in one.columns
+        if table or name not in one.merged
+    ]
 
 
 def _grouped(value: exp.Expr, place: exp.Expr) -> exp.Expr:

@@ -14,9 +14,9 @@ from sqlglot.errors import SqlglotError
 
 from expert_cli.errors import ContextError
 from experts.sql.expand import Seen, View, expand_aliases, expand_windows
-from experts.sql.joins import inlined, opened
+from experts.sql.joins import inlined, led, opened
 from experts.sql.moments import in_sqlite
-from experts.sql.names import OUTPUTS, Names
+from experts.sql.names import OUTPUTS, WIDEST, Names
 from experts.sql.sorting import direction, numbered
 from experts.sql.unsaid import in_front, parsed
 from experts.sql.writer import write
@@ -94,7 +94,7 @@ class Turning:
         first, outputs = self.query(body.this, None, renamed)
         seen.columns = outputs
         self.named[seen.mentioned] = seen
-        second, _ = self.query(body.expression, None)
+        second, _ = self.query(led(body.expression, seen.mentioned), None)
         return f"{first} {self.operator(body)} {second}{self.sorted(body, body.this)}"
 
     @staticmethod
@@ -170,7 +170,7 @@ class SelectTurning:
         node = self.node
         begin = self.sources()
         expand_windows(self.node)
-        expand_aliases(self.node, self.view)
+        expand_aliases(self.node, self.view, by_number=WIDEST if self.turning.dialect == "sqlite" else 0)
         items, outputs = self.items(renamed)
         distinct = "DISTINCT " if node.args.get("distinct") else ""
         text = self.begun(begin, f"SELECT {distinct}{', '.join(items)}")

@@ -32,6 +32,19 @@ def inlined(join: exp.Join) -> list[exp.Join]:
     return [exp.Join(this=first), *(part for one in [*joins[:-1], both] for part in inlined(one))]
 
 
+def led(arm: exp.Expr, name: str) -> exp.Expr:
+    """``arm``, with the source called ``name`` first where it is second and the order of both says nothing."""
+    joins = arm.args.get("joins") or []
+    if not isinstance(arm, exp.Select) or not joins or any(isinstance(item, exp.Star) for item in arm.expressions):
+        return arm
+    first, second = arm.args["from_"].this, joins[0].this
+    whole = not (first.args.get("joins") or second.args.get("joins"))
+    if whole and isinstance(second, exp.Table) and second.name.lower() == name and _plain(joins[0]):
+        arm.set("from_", exp.From(this=second.copy()))
+        joins[0].set("this", first.copy())
+    return arm
+
+
 def _plain(join: exp.Join) -> bool:
     """Whether it is an inner join with a condition or without."""
     return join.kind in ("", "INNER", "CROSS") and not (join.side or join.method or join.args.get("using"))

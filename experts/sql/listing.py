@@ -185,8 +185,8 @@ class _Rules:
 
     def _tail(self) -> str:
         query, label = self.query, self.label
-        where, group, ending = f"where-{label}?", f"group-{label}?", f"ending-{label}"
-        width = query.width or query.items
+        where, group, width = f"where-{label}?", f"group-{label}?", query.width or query.items
+        ending = f"ending-{width}-{label}" if 0 < width <= WIDEST else f"ending-{label}"
         if query.whole and not query.arms and (twin := self._twin()):
             again = f'set-operator "SELECT " "DISTINCT "? "*" {twin} {where} {group}'
             return f"{where} ({ending} | {group} ({again})+ limit?)"

@@ -13,11 +13,27 @@ from sqlglot.generator import Generator
 _WORD = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`(?:[^`]|``)*`|\s+")
 
 
+_COMPARED = frozenset(("=", "!=", "<", ">", "<=", ">="))
+
+
 class _Style:
     """What every dialect's generator is told to do otherwise."""
 
     def neq_sql(self: Any, expression: exp.NEQ) -> str:
         return str(self.binary(expression, "!="))
+
+    def binary(self: Any, expression: exp.Binary, op: str) -> str:
+        left, right = expression.this, expression.expression
+        if op in _COMPARED and isinstance(left, exp.Collate) and isinstance(right, exp.Column | exp.Literal | exp.Var):
+            # a collation counts on either side
+            return f"{self.sql(left, 'this')} {op} {self.sql(right)} COLLATE {self.sql(left, 'expression').upper()}"
+        return str(super().binary(expression, op))  # type: ignore[misc]
+
+    def nullsafeeq_sql(self: Any, expression: exp.NullSafeEQ) -> str:
+        return str(self.binary(expression, "IS NOT DISTINCT FROM"))
+
+    def nullsafeneq_sql(self: Any, expression: exp.NullSafeNEQ) -> str:
+        return str(self.binary(expression, "IS DISTINCT FROM"))
 
     def not_sql(self: Any, expression: exp.Not) -> str:
         inner = expression.this.unnest() if isinstance(expression.this, exp.Paren) else expression.this
