@@ -60,6 +60,7 @@ SAME = {
     "the same or NULL both": "SELECT x FROM a WHERE x IS p OR p IS NOT 2",
     "distinct from": "SELECT x FROM a WHERE x IS NOT DISTINCT FROM p AND p IS DISTINCT FROM 1",
     "a collation on the left": "SELECT 'A' COLLATE NOCASE = 'a', x FROM a WHERE 'b' COLLATE NOCASE < 'C'",
+    "the greatest of some": "SELECT MAX(x, p, 2), MIN(p, 2) FROM a",
     "sums of sums": "SELECT p, SUM(SUM(x)) OVER (ORDER BY p), MAX(COUNT(*)) OVER () FROM a GROUP BY p",
     "a column of USING": "SELECT x, y FROM a LEFT JOIN b USING (x) ORDER BY x",
 }

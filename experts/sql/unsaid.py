@@ -21,7 +21,7 @@ _CLAUSES: dict[type[exp.Expr], str] = {
 """The parts of each construct that are turned."""
 
 _KINDS = frozenset(("", "INNER", "OUTER", "CROSS"))
-_NONE = (exp.Fetch, exp.IgnoreNulls, exp.RespectNulls, exp.Greatest, exp.Least, exp.AnyValue, exp.ToChar, exp.Values)
+_NONE = (exp.Fetch, exp.IgnoreNulls, exp.RespectNulls, exp.AnyValue, exp.ToChar, exp.Values)
 _BEFORE = frozenset(
     TokenType[name]
     for name in "L_PAREN COMMA EQ NEQ LT GT LTE GTE PLUS DASH STAR SLASH MOD DPIPE SELECT WHERE AND OR NOT ON HAVING "
@@ -64,7 +64,9 @@ def _check(node: exp.Expr) -> None:
         lost = [f"{node.kind} JOIN"]
     if isinstance(node, exp.Distinct) and node.args.get("on"):
         lost = ["DISTINCT ON"]
-    if lost or isinstance(node, _NONE):
+    # MAX of several values is NULL where one of them is; GREATEST, which SQLite lacks, passes over it
+    beyond = isinstance(node, exp.Greatest | exp.Least) and bool(node.args.get("ignore_nulls"))
+    if lost or beyond or isinstance(node, _NONE):
         raise ContextError(f"SQLite has no {', '.join(lost) or node.key} here; write it without")
 
 
