@@ -50,11 +50,12 @@ class _Listed(SelectTurning):
         if not (isinstance(node, exp.Subquery) and isinstance(node.this, exp.Query)):
             return super().source(node)
         renamed = node.alias_column_names or [one.alias_or_name or f"?{n}" for n, one in enumerate(node.this.selects)]
+        starred = any(item.is_star for item in node.this.selects)
         for place, item in enumerate(node.this.selects):
             if place < len(OUTPUTS) and not item.is_star:
                 named = exp.alias_(item.unalias().copy(), OUTPUTS[place])
                 item.replace(named)
-        text, outputs = self.turning.query(node.this, None, [])
+        text, outputs = self.turning.query(node.this, None, () if starred else OUTPUTS[: len(node.this.selects)])
         alias = self.catalogue.derived[self.derived]
         self.derived += 1
         columns = {
