@@ -60,7 +60,7 @@ Edge = tuple[tuple[str, str], tuple[str, str]]
 
 
 # The hooks that one surface leaves to the other.
-NAMED = ("begin", "alone", "math", "truth")
+NAMED = ("begin", "alone", "told", "untold", "nothing", "math", "truth")
 POINTED = ("pointed", "selecting")
 SELECTING = ("selecting",)
 

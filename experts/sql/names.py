@@ -137,6 +137,8 @@ class NamesBinding(Names):
             "offered-count": choice(map(str, counts)),
             "free": '""' if free else NEVER,
             "alone": '""',
+            "told": '""',
+            "untold": NEVER,
             "math": '""' if mathematical() else NEVER,
             "truth": NEVER if named & {"true", "false"} else choice(("TRUE", "FALSE")),
             "name": choice(OUTPUTS),
@@ -155,6 +157,8 @@ class NamesBinding(Names):
         """The hook bodies of ``state``."""
         rules = dict(self.fixed)
         rules["begin"] = self._begin(state)
+        if all(event.kind != "constant" for event in state):
+            rules |= {"told": NEVER, "untold": '""'}
         known = {self.root: None} | {event.scope: None for event in state}
         contexts = dict.fromkeys(Scope(scope.named) for scope in known)
         tables = self.read(source.name for scope in known for source in scope.visible())
@@ -199,10 +203,12 @@ class NamesBinding(Names):
     def _begin(self, state: State) -> str:
         """A WITH clause as far as it is written, word for word, and how it goes on."""
         opened = [event for event in state if event.kind in ("named", "arm")]
+        constant = any(event.kind == "constant" for event in state)
         if not opened:
             root = self.label(self.root)
             name = literally(self._cte(self.root) + " AS (")
-            recursive = f'"RECURSIVE " {name} (query-{root} ")" | constant-row-{root} " UNION") nothing'
+            row = f' | constant-row-{root} " UNION"' if constant else ""
+            recursive = f'"RECURSIVE " {name} (query-{root} ")"{row}) nothing'
             return f'query-{root} | "WITH " ({name} query-{root} ")" nothing | {recursive})'
         last = opened[-1]
         label = self.label(Scope(last.scope.named))
@@ -213,7 +219,7 @@ class NamesBinding(Names):
             return f'{literally(last.text)} (" ALL " | " ") ({arms if 0 < width <= 6 else "nothing"}) ")" nothing'
         more = ""
         if len(last.scope.named) < MOST_NAMED:
-            again = f' | constant-row-{label} " UNION"' if "RECURSIVE " in last.text[:15] else ""
+            again = f' | constant-row-{label} " UNION"' if constant and "RECURSIVE " in last.text[:15] else ""
             body = f'query-{label} ")"{again}'
             more = f" | {literally(', ' + self._cte(last.scope) + ' AS (')} ({body}) nothing"
         return f'{literally(last.text)} (" " query-{label}{more})'

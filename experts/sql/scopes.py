@@ -57,6 +57,7 @@ class Event:
     ``selected`` SELECT is written for ``scope``
     ``derived``  in ``before``, the derived table ``text`` leads to ``scope``
     ``named``    the WITH clause ``text`` is written, and ``scope`` reads its queries
+    ``constant`` a query without FROM is begun
     ``arm``      the first arm of a recursive query is written, up to ``text``; ``scope`` reads itself
     """
 
@@ -201,6 +202,8 @@ class _Reading:
             query.item = []
             if query.scope is not None:
                 self.add("selected", query.scope)
+            elif query.kind != "sub":
+                self.add("constant", Scope())
         elif query.clause == "joins" and word in ("JOIN", ","):
             query.clause = "source"
         elif query.clause in ("select", "tail") and word in SET_OPERATORS:
