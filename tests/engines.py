@@ -69,7 +69,7 @@ def nameable(schema: Schema, dialect: str) -> Schema:
 
 
 def ddl(schema: Schema, dialect: str) -> Iterator[str]:
-    """CREATE statements for ``schema``, without rows, keys or defaults."""
+    """CREATE statements for ``schema``, without rows, defaults or keys, but for the primary ones of PostgreSQL."""
     types: set[str] = set()
 
     def spelled(name: str) -> str:
@@ -95,6 +95,9 @@ def ddl(schema: Schema, dialect: str) -> Iterator[str]:
             if kind == NUMBER and any(word in column.type for word in ("dec", "num")):
                 made = "decimal(18, 4)"
             columns.append(f"{spelled(column.name)} {made}")
+        primary = [one for one in table.columns if one.primary and dialect == "postgres"]
+        if primary and all(declared(one.type) != OTHER for one in primary):
+            columns.append(f"PRIMARY KEY ({', '.join(spelled(one.name) for one in primary)})")
         yield f"CREATE TABLE {spelled(table.name)} ({', '.join(columns)})"
 
 

@@ -27,8 +27,10 @@ def written_out(schema: Schema, dialect: str, values: Iterable[str | int | float
         ContextError: there is no table.
     """
     tables = {table.name: {one.name: declared(one.type) for one in table.columns} for table in schema.tables}
+    keys = {table.name: {one.name for one in table.columns if one.primary} for table in schema.tables}
     return TypedBinding(
         tables,
+        keys if dialect == "postgres" else {},
         values,
         quoted=partial(quoted, dialect=dialect),
         literal=literal,

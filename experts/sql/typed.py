@@ -52,6 +52,7 @@ class TypedBinding(Names):
 
     Args:
         tables: by table name, column names and their kinds.
+        keys: by table name, the columns of its key, where the dialect knows a row's other columns by it.
         values: literals that the question offers.
         quoted: writes a name as an identifier of the dialect.
         literal: writes a value as a literal of the dialect.
@@ -66,6 +67,7 @@ class TypedBinding(Names):
     def __init__(
         self,
         tables: Mapping[str, Mapping[str, str]],
+        keys: Mapping[str, Collection[str]],
         values: Iterable[str | int | float],
         *,
         quoted: Callable[[str], str],
@@ -76,7 +78,7 @@ class TypedBinding(Names):
     ) -> None:
         super().__init__({name: tuple(columns) for name, columns in tables.items()}, quoted)
         self.columns = {
-            quoted(name): tuple(Column(quoted(column), kind) for column, kind in columns.items())
+            quoted(name): tuple(Column(quoted(one), kind, one in keys.get(name, ())) for one, kind in columns.items())
             for name, columns in tables.items()
         }
         self.full, self.lateral, self.literal = full, lateral, literal

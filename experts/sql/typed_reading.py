@@ -216,12 +216,15 @@ class _Reading:
         text = self.text[query.opened : self.words[place][1] - 1]
         columns = {column.name: column for column in query.scope.own()}
         keys: dict[str, Column] = {}
+        whole = True
         for begin, end in query.parts:
-            for part in self.keys(begin, end):
+            parts = self.keys(begin, end)
+            whole = whole and parts == [(begin, end)]
+            for part in parts:
                 if part:
                     written = self.between(*part)
                     keys[written] = columns.get(written) or Column(written, self.kind(part, query.scope))
-        before, query.scope = query.scope, query.scope.grouped(tuple(keys.values()))
+        before, query.scope = query.scope, query.scope.grouped(tuple(keys.values()), whole=whole)
         self.add("grouped", query.scope, before, text)
 
     def keys(self, begin: int, end: int) -> list[tuple[int, int]]:

@@ -9,10 +9,14 @@ from experts.sql.kinds import COMPUTED, GIVEN, MARK, NUMBER, OTHER, WHOLE
 
 @dataclass(frozen=True)
 class Column:
-    """A column as it is written, or the text of a key, and its kind."""
+    """A column as it is written, or the text of a key, and its kind; ``primary`` where it is of its table's key.
+
+    Only servers that know the other columns of a row by its key are told so.
+    """
 
     name: str
     kind: str
+    primary: bool = False
 
 
 @dataclass(frozen=True)
@@ -28,14 +32,16 @@ class Source:
 class Scope:
     """The sources of one FROM so far, the scope around it where its columns are visible, and the named queries.
 
-    ``keys`` are those of GROUP BY once it is written. ``arms`` are the kinds that another arm of a set operation has to
-    have; in the arm of a recursive query that ``reads`` itself, ``origins`` are the columns they come from.
+    ``keys`` are those of GROUP BY once it is written, and ``implied`` the columns that follow from them. ``arms`` are
+    the kinds that another arm of a set operation has to have; in the arm of a recursive query that ``reads`` itself,
+    ``origins`` are the columns they come from.
     """
 
     named: tuple[Source, ...] = ()
     outer: Scope | None = None
     sources: tuple[Source, ...] = ()
     keys: tuple[Column, ...] | None = None
+    implied: tuple[Column, ...] = ()
     arms: tuple[str, ...] = ()
     reads: Source | None = None
     origins: tuple[str, ...] = ()
@@ -48,13 +54,13 @@ class Scope:
         """What may be named where rows, or groups of them, are looked at one by one."""
         own = self.own()
         keys = [key if key in own else Column(f"({key.name})", key.kind) for key in self.keys or ()]
-        inside = own if self.keys is None else keys
+        inside = own if self.keys is None else (*keys, *self.implied)
         return (*inside, *(self.outer.beyond() if self.outer else ()))
 
     def beyond(self) -> tuple[Column, ...]:
         """What a subquery sees of this scope and those around it: columns, but not keys that are computed."""
         own = self.own()
-        inside = own if self.keys is None else tuple(key for key in self.keys if key in own)
+        inside = own if self.keys is None else (*(key for key in self.keys if key in own), *self.implied)
         return (*inside, *(self.outer.beyond() if self.outer else ()))
 
     def names(self) -> frozenset[str]:
@@ -64,10 +70,18 @@ class Scope:
         )
 
     def joined(self, source: Source) -> Scope:
-        return replace(self, sources=(*self.sources, source), keys=None)
+        return replace(self, sources=(*self.sources, source), keys=None, implied=())
 
-    def grouped(self, keys: tuple[Column, ...]) -> Scope:
-        return replace(self, keys=keys)
+    def grouped(self, keys: tuple[Column, ...], *, whole: bool) -> Scope:
+        """Where one group is looked at; ``whole`` says that each of ``keys`` has one value in it."""
+        named = {key.name for key in keys}
+        implied = []
+        for source in self.sources if whole else ():
+            primary = {f"{source.name}.{column.name}" for column in source.columns if column.primary}
+            if primary and primary <= named:
+                columns = (Column(f"{source.name}.{one.name}", one.kind) for one in source.columns)
+                implied += [one for one in columns if one.name not in named]
+        return replace(self, keys=keys, implied=tuple(implied))
 
 
 @dataclass(frozen=True)
