@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from sqlglot import exp
 
 from expert_cli.errors import ContextError
+
+UNNAMED = "\0"
+"""What stands, with a number, for the name of a column that no name means; its written form may be empty as well."""
+
+
+def put(columns: dict[str, str], mentioned: str, written: str) -> None:
+    """Add the next column; of several with one name, the first is meant."""
+    named = mentioned and written and mentioned not in columns
+    columns[mentioned if named else f"{UNNAMED}{len(columns)}"] = written
 
 
 @dataclass
@@ -35,8 +46,12 @@ class View:
         return names | (self.outer.written() if self.outer else set())
 
     def means(self, name: str) -> bool:
-        """Whether SQLite finds something by a quoted name that is no column: an alias, or a table's row number."""
-        here = name in self.aliases or name in ("rowid", "oid", "_rowid_")
+        """Whether SQLite may find something by a quoted name that is no column here.
+
+        That is an alias, a table's row number, or what it calls a column that has no name.
+        """
+        unnamed = any(key.startswith(UNNAMED) for one in self.sources for key in one.columns)
+        here = unnamed or name in self.aliases or name in ("rowid", "oid", "_rowid_")
         return here or (self.outer is not None and self.outer.means(name))
 
     def holds(self, column: str) -> bool:
@@ -47,13 +62,15 @@ class View:
         """The written form of a column, by the name of its source or by its own alone.
 
         Raises:
-            ContextError: it is the bare name of a blended column.
+            ContextError: it is the bare name of a blended column, or in some places an alias.
         """
         if not source and column in self.blended:
             raise ContextError(f"{column} is of two tables here; name the table of the one that is meant")
         for one in self.sources:
             if (one.mentioned == source or (not source and column not in one.merged)) and column in one.columns:
                 return f"{one.written}.{one.columns[column]}"
+        if self.outer and not source and column in self.aliases:
+            raise ContextError(f"{column} is an alias here and a column around; give the alias another name")
         return self.outer.find(column, source) if self.outer else None
 
 
@@ -74,48 +91,92 @@ def expand_windows(select: exp.Select) -> None:
     select.set("windows", None)
 
 
+class _Output(NamedTuple):
+    """An output column: its alias, or the name that a star brings it with, and what it shows, if that can be said."""
+
+    name: str
+    value: exp.Expr | None
+    starred: bool
+
+
 def expand_aliases(select: exp.Select, view: View, *, by_number: int = 0) -> None:
     """Write the selected expression where its alias, or its number, stands.
 
-    Where up to ``by_number`` items are selected, what holds a window is sorted by its number instead.
+    Where up to ``by_number`` items are selected, what holds a window is sorted by its number instead. Keys that are
+    constants are left out.
+
+    Raises:
+        ContextError: rows are grouped by constants alone, or a number is that of a column without a name.
     """
-    selected: dict[str, exp.Expr] = {}
-    for item in select.expressions:
-        if isinstance(item, exp.Alias):
-            selected.setdefault(item.alias.lower(), item.this)
-    items = [column for item in select.expressions for column in _columns(item.unalias(), view)]
-    whole = len(items) <= by_number and not any(item.is_star for item in select.expressions)
-    windows = {id(item): place for place, item in enumerate(items, 1) if whole and item.find(exp.Window)}
-    for clause, first in (("where", False), ("group", False), ("having", False), ("order", True)):
+    outputs = [output for item in select.expressions for output in _outputs(item, view)]
+    aliases = {one.name: one.value for one in reversed(outputs) if one.name and not one.starred}
+    whole = len(outputs) <= by_number and not any(one.starred for one in outputs)
+    for clause in ("where", "group", "having", "order"):
         node = select.args.get(clause)
-        for column in list(node.find_all(exp.Column)) if node is not None else []:
-            name = column.name.lower()
-            term = first and isinstance(column.parent, exp.Ordered | exp.Collate | exp.Paren)
-            known = not term and view.holds(name)
-            if not column.table and name in selected and not known and column.parent_select is select:
-                place = windows.get(id(selected[name])) if isinstance(column.parent, exp.Ordered) else None
-                value = exp.Literal.number(place) if place else _grouped(selected[name].copy(), column)
-                column.replace(value)
-        for key in list(node.expressions) if node is not None and clause in ("group", "order") else []:
-            number = key.this if isinstance(key, exp.Ordered) else key
-            if isinstance(number, exp.Literal) and number.is_int and 0 < int(number.name) <= len(items):
-                item = items[int(number.name) - 1]
-                if not (first and id(item) in windows):
-                    number.replace(item.copy())
+        if node is None:
+            continue
+        keys = [(key, *_meant(key, outputs, view)) for key in node.expressions] if clause in ("group", "order") else []
+        taken = {id(core) for _, core, _ in keys}
+        for column in list(node.find_all(exp.Column)):
+            value = aliases.get(column.name.lower())
+            if value is None or column.table or id(column) in taken or column.parent_select is not select:
+                continue
+            if not view.holds(column.name.lower()):
+                column.replace(_grouped(value.copy(), column))
+        kept = [key for key, core, place in keys if place is None or _expanded(core, outputs, place, whole)]
+        if keys and not kept and clause == "group":
+            raise ContextError("GROUP BY a constant: all rows are one group, and none where there are no rows")
+        if len(kept) < len(keys):
+            select.set(clause, node if kept else None)
+            node.set("expressions", kept)
 
 
-def _columns(item: exp.Expr, view: View) -> list[exp.Expr]:
-    """An item, or the columns that a star stands for; of some stars that follow others nobody can tell."""
+def _outputs(item: exp.Expr, view: View) -> list[_Output]:
+    """An item, or the columns that a star stands for."""
     if not item.is_star:
-        return [item]
-    table = item.args.get("table")
-    found = [one for one in view.sources if table is None or one.mentioned == table.name.lower()]
+        return [_Output(item.alias.lower(), item.unalias(), starred=False)]
+    table = item.unalias().args.get("table")
     return [
-        exp.column(name, one.mentioned or None)
-        for one in found
-        for name in one.columns
-        if table or name not in one.merged
+        _Output(name, exp.Var(this=f"{one.written}.{written}") if written else None, starred=True)
+        for one in view.sources
+        if table is None or one.mentioned == table.name.lower()
+        for name, written in one.columns.items()
+        if table is not None or name not in one.merged
     ]
+
+
+def _meant(key: exp.Expr, outputs: Sequence[_Output], view: View) -> tuple[exp.Expr, int | None]:
+    """The alias, or the number, that a key is, and the place of the output that it means, if it means one."""
+    core = key
+    while isinstance(core, exp.Ordered | exp.Paren | exp.Collate):
+        core = core.this
+    if isinstance(core, exp.Literal) and core.is_int and 0 < int(core.name) <= len(outputs):
+        return core, int(core.name) - 1
+    if not isinstance(core, exp.Column) or core.table:
+        return core, None
+    # what is sorted by is an output first, whatever brought it; what is grouped by is a column first
+    name = core.name.lower()
+    if not isinstance(key, exp.Ordered) and view.holds(name):
+        return core, None
+    place = next((place for place, one in enumerate(outputs) if one.name == name), None)
+    return core, None if place is None or outputs[place].starred else place
+
+
+def _expanded(core: exp.Expr, outputs: Sequence[_Output], place: int, whole: bool) -> bool:
+    """Write an output where its name or number stands in a key; False where it is a constant, which keys need not."""
+    value = outputs[place].value
+    if value is None:
+        raise ContextError(f"column {place + 1} has no name; give it one")
+    plain = value.unnest()
+    plain = plain.this if isinstance(plain, exp.Neg) else plain
+    if isinstance(plain, exp.Literal | exp.Null | exp.Boolean):
+        return False
+    above = core.parent
+    while isinstance(above, exp.Paren):
+        above = above.parent
+    by_number = whole and isinstance(above, exp.Ordered) and value.find(exp.Window)
+    core.replace(exp.Literal.number(place + 1) if by_number else _grouped(value.copy(), core))
+    return True
 
 
 def _grouped(value: exp.Expr, place: exp.Expr) -> exp.Expr:

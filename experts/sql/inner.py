@@ -13,7 +13,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from expert_cli.errors import ContextError
-from experts.sql.expand import Seen, View, expand_aliases, expand_windows
+from experts.sql.expand import UNNAMED, Seen, View, expand_aliases, expand_windows, put
 from experts.sql.joins import inlined, led, opened
 from experts.sql.moments import in_sqlite
 from experts.sql.names import OUTPUTS, WIDEST, Names
@@ -136,12 +136,11 @@ class Turning:
     def sorted(self, node: exp.SetOperation, first: exp.Expr) -> str:
         """ORDER BY of a set operation, by column numbers, and LIMIT."""
         text = ""
-        selected = first.selects if isinstance(first, exp.Query) else []
         order = node.args.get("order")
         if order is not None:
             keys = []
             for one in order.expressions:
-                number = numbered(one.this, selected) or write(one.this, self.dialect)
+                number = numbered(one.this, first) or write(one.this, self.dialect)
                 keys.append(number + direction(one, self.dialect))
             text += " ORDER BY " + ", ".join(keys)
         return text + self.limits(node)
@@ -242,7 +241,7 @@ class SelectTurning:
         on = join.args.get("on")
         shared = [name.name.lower() for name in join.args.get("using") or []]
         if str(join.args.get("method") or "").upper() == "NATURAL":
-            shared = [name for name in added.columns if any(name in one.columns for one in before)]
+            shared = [key for key in added.columns if key[0] != UNNAMED and any(key in one.columns for one in before)]
         if shared:
             if blended := self.view.blended & set(shared):
                 raise ContextError(f"USING {', '.join(blended)} after RIGHT or FULL JOIN; join ON one table's column")
@@ -302,8 +301,7 @@ class SelectTurning:
                     named[place] = (mentioned, f"x{place + 1}")
         outputs: dict[str, str] = {}
         for mentioned, column in named:
-            if column:
-                outputs.setdefault(mentioned, column)
+            put(outputs, mentioned, column)
         return texts, outputs
 
     def star(self, value: exp.Expr) -> list[str]:
@@ -315,6 +313,8 @@ class SelectTurning:
         if not any(one.merged for one in self.view.sources):
             return ["*"]
         columns = [(one, name) for one in self.view.sources for name in one.columns if name not in one.merged]
+        if any(not one.columns[name] for one, name in columns):
+            raise ContextError("* with a column that has no name; give it one")
         return [f"{one.written}.{one.columns[name]}" for one, name in columns]
 
     def starred(self, value: exp.Expr) -> list[Seen]:

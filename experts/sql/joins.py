@@ -38,6 +38,8 @@ def led(arm: exp.Expr, name: str) -> exp.Expr:
     if not isinstance(arm, exp.Select) or not joins or any(isinstance(item, exp.Star) for item in arm.expressions):
         return arm
     first, second = arm.args["from_"].this, joins[0].this
+    if any(join.args.get("using") or join.method for join in joins):
+        return arm  # what they share is looked for in order
     whole = not (first.args.get("joins") or second.args.get("joins"))
     if whole and isinstance(second, exp.Table) and second.name.lower() == name and _plain(joins[0]):
         arm.set("from_", exp.From(this=second.copy()))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from sqlglot import exp
 
 from experts.sql.bringing import Catalogue
-from experts.sql.expand import Seen, View
+from experts.sql.expand import Seen, View, put
 from experts.sql.inner import SelectTurning, Turning, unquoted
 from experts.sql.names import OUTPUTS, NamesBinding
 
@@ -52,17 +52,15 @@ class _Listed(SelectTurning):
         renamed = node.alias_column_names or [one.alias_or_name or f"?{n}" for n, one in enumerate(node.this.selects)]
         starred = any(item.is_star for item in node.this.selects)
         for place, item in enumerate(node.this.selects):
-            if place < len(OUTPUTS) and not item.is_star:
+            if place < len(OUTPUTS) and not starred:
                 named = exp.alias_(item.unalias().copy(), OUTPUTS[place])
                 item.replace(named)
         text, outputs = self.turning.query(node.this, None, () if starred else OUTPUTS[: len(node.this.selects)])
         alias = self.catalogue.derived[self.derived]
         self.derived += 1
-        columns = {
-            mentioned.lower(): OUTPUTS[place]
-            for place, mentioned in enumerate(renamed)
-            if place < len(OUTPUTS) and OUTPUTS[place] in outputs.values()
-        }
+        columns: dict[str, str] = {}
+        for place, mentioned in enumerate(() if starred else renamed):
+            put(columns, mentioned.lower(), OUTPUTS[place] if place < len(OUTPUTS) else "")
         self.view.sources.append(Seen(node.alias.lower(), alias, columns or outputs))
         return f"({text}) AS {alias}"
 

@@ -16,7 +16,8 @@ from experts.sql.bringing import MOST_BROUGHT, Catalogue, Needs, key, weighed
 from experts.sql.names import MOST_NAMED, WIDEST, NamesBinding, _verbatim
 from experts.sql.outline import Open, Outline, Reading
 from experts.sql.pieces import choice, literally
-from experts.sql.scopes import Source
+from experts.sql.scopes import WORD, Source
+from experts.sql.windows import anywhere
 
 _SOURCE = re.compile(r" FROM (.+?) (?:LEFT |RIGHT |FULL |CROSS )?JOIN $")  # the first of two
 _ORDER = {1: '" ORDER BY " "1" direction?', **{width: f"ordinals-{width}" for width in range(2, WIDEST + 1)}}
@@ -87,6 +88,7 @@ class _Rules:
             f"{'within' if self.place else 'written'}-{label}": begun,
             f"from-{label}": self._subqueries(),
             f"inward-{label}": NEVER if query.kind == "sub" and not query.sorting else '""',
+            f"loose-{label}": NEVER if anywhere(WORD.findall(query.text)) else '""',
         }
         if query.text:
             own = list(_own(query.all()))
@@ -192,10 +194,10 @@ class _Rules:
             return f"{where} ({ending} | {group} ({again})+ limit?)"
         if not 0 < width <= WIDEST:
             return f"{where} {ending}"
-        another = 'set-operator "SELECT " nothing'
+        another, grouped = 'set-operator "SELECT " nothing', f"(group-{label} | loose-{label})"
         if query.arms:
-            return f"{where} {group} ({another} | ({_ORDER[width]})? limit?)"
-        return f"{where} ({ending} | {group} {another})"
+            return f"{where} {grouped} ({another} | ({_ORDER[width]})? limit?)"
+        return f"{where} ({ending} | {grouped} {another})"
 
     def _twin(self) -> str:
         """FROM with the same sources once more, where they are few and no query."""

@@ -180,6 +180,9 @@ class NamesBinding(Names):
             f"all-{label}": choice(star for star in stars if star == "*"),
             f"twin-{label}": self._twin(scope, seen),
             f"inward-{label}": NEVER if scope.outer else '""',
+            f"loose-{label}": NEVER
+            if any(one.kind == "windowed" and one.scope == scope for one in seen.events)
+            else '""',
             f"from-{label}": self._from(scope, seen),
             f"others-{label}": self._others(scope, seen),
             f"others-{self.label(self._context(scope))}": self._others(self._context(scope), seen),

@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from experts.sql.windows import windowed
+
 WORD = re.compile(r"'(?:[^']|'')*'?|\"(?:[^\"]|\"\")*\"?|`(?:[^`]|``)*`?|[^\W\d]\w*|\d[\w.]*|\S")
 _DERIVED = re.compile(r"d([0-9]+)")  # the alias of a derived table; they are numbered as they close
 SET_OPERATORS = frozenset(("UNION", "INTERSECT", "EXCEPT"))
@@ -55,6 +57,7 @@ class Event:
 
     ``joined``   ``scope`` has its present sources
     ``selected`` SELECT is written for ``scope``
+    ``windowed`` a window in the list of ``scope`` holds an aggregate
     ``derived``  in ``before``, the derived table ``text`` leads to ``scope``
     ``named``    the WITH clause ``text`` is written, and ``scope`` reads its queries
     ``constant`` a query without FROM is begun
@@ -159,7 +162,7 @@ class _Reading:
                         return place
                     self.close(place)
             elif query.depth:
-                query.item.append(word)
+                self.say(word, query)
             else:
                 place = self.word(place, word, query)
             place += 1
@@ -214,8 +217,14 @@ class _Reading:
         elif query.clause == "select" and word == ",":
             self.end_item(query)
         elif query.clause == "select" and word not in ("DISTINCT", "ALL"):
-            query.item.append(word)
+            self.say(word, query)
         return place
+
+    def say(self, word: str, query: _Query) -> None:
+        """Read one more word of an item."""
+        query.item.append(word)
+        if query.clause == "select" and query.scope is not None and windowed(query.item):
+            self.add("windowed", query.scope)
 
     def source(self, place: int, word: str, query: _Query) -> int:
         named = {source.name: source.columns for source in query.context.named}

@@ -11,8 +11,9 @@ import re
 from sqlglot import exp
 
 from expert_cli.errors import ContextError
-from experts.sql.expand import Seen, View, expand_aliases, expand_windows
+from experts.sql.expand import Seen, View, expand_aliases, expand_windows, put
 from experts.sql.inner import SelectTurning, Turning
+from experts.sql.joins import led
 from experts.sql.kinds import OTHER, TIME, inferred
 from experts.sql.scopes import WORD
 from experts.sql.spelling import spelt
@@ -63,7 +64,7 @@ class TypedTurning(Turning):
         first, seen.columns = self.query(body.this, None, renamed)
         self.named[seen.mentioned] = seen
         self.remember(seen.written)
-        second, _ = self.query(body.expression, None)
+        second, _ = self.query(led(body.expression, seen.mentioned), None)
         return f"{first} {self.operator(body)} {second}"
 
     def remember(self, name: str) -> None:
@@ -215,8 +216,7 @@ class TypedSelect(SelectTurning):
                 mentioned = renamed[place].lower() if place < len(renamed) else name
                 texts.append(f"{text} AS x{place + 1}" if naming else text)
                 kinds.append(self.turning.kind(text))
-                if mentioned:
-                    outputs.setdefault(mentioned, f"x{place + 1}")
+                put(outputs, mentioned, f"x{place + 1}")
         if naming:
             self.turning.last = kinds
         return texts, outputs

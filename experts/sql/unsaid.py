@@ -14,6 +14,7 @@ _CLAUSES: dict[type[exp.Expr], str] = {
     exp.Group: "expressions",
     exp.Table: "this alias db joins",
     exp.Star: "",
+    exp.Subquery: "this alias joins",
     exp.Limit: "expression this",
     exp.Join: "this on using side kind method",
     exp.Distinct: "expressions",

@@ -6,6 +6,7 @@ from sqlglot import exp, parse_one
 from sqlglot.errors import SqlglotError
 
 from expert_cli.errors import ContextError
+from experts.sql.expand import UNNAMED
 from experts.sql.fromfirst import sources
 from experts.sql.kinds import COMPUTED, GIVEN, MARK, NUMBER, TEXT, TIME, TRUTH, WHOLE, declared
 from experts.sql.schema import Column, Schema
@@ -75,7 +76,8 @@ def _shown(query: exp.Query, schema: Schema, dialect: str) -> tuple[dict[str, st
     turning = TypedTurning(written_out(schema, dialect), dialect)
     turning.whole(exp.select("1").from_(exp.to_table(_NAME, dialect=dialect)).with_(_NAME, as_=query))
     seen = turning.named[_NAME]
-    return seen.columns, turning.results[seen.written]
+    named = {name: written for name, written in seen.columns.items() if not name.startswith(UNNAMED)}
+    return named, turning.results[seen.written]
 
 
 def _copied(item: exp.Expr, query: exp.Query, schema: Schema, within: set[str]) -> str:
