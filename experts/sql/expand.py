@@ -58,6 +58,26 @@ class View:
         """Whether a source of this query itself has it."""
         return any(column in one.columns for one in self.sources)
 
+    def starred(self, star: exp.Expr) -> list[Seen]:
+        """The sources of a star.
+
+        Raises:
+            ContextError: it is that of a source that is not there.
+        """
+        if isinstance(star, exp.Star):
+            return self.sources
+        found = [one for one in self.sources if one.mentioned == str(star.args.get("table") or "").lower()]
+        if not found:
+            raise ContextError(f"{star.sql()}: there is no such source; name one of FROM")
+        return found
+
+    def brought(self, star: exp.Expr) -> list[tuple[Seen, str]]:
+        """The columns that a star stands for; of those that USING took together, the first."""
+        whole = isinstance(star, exp.Star)
+        return [
+            (one, name) for one in self.starred(star) for name in one.columns if not whole or name not in one.merged
+        ]
+
     def find(self, column: str, source: str) -> str | None:
         """The written form of a column, by the name of its source or by its own alone.
 
@@ -135,14 +155,11 @@ def _outputs(item: exp.Expr, view: View) -> list[_Output]:
     """An item, or the columns that a star stands for."""
     if not item.is_star:
         return [_Output(item.alias.lower(), item.unalias(), starred=False)]
-    table = item.unalias().args.get("table")
-    return [
-        _Output(name, exp.Var(this=f"{one.written}.{written}") if written else None, starred=True)
-        for one in view.sources
-        if table is None or one.mentioned == table.name.lower()
-        for name, written in one.columns.items()
-        if table is not None or name not in one.merged
-    ]
+    found = []
+    for one, name in view.brought(item.unalias().unnest()):
+        written = one.columns[name]
+        found.append(_Output(name, exp.Var(this=f"{one.written}.{written}") if written else None, starred=True))
+    return found
 
 
 def _meant(key: exp.Expr, outputs: Sequence[_Output], view: View) -> tuple[exp.Expr, int | None]:

@@ -280,7 +280,7 @@ class SelectTurning:
                 raise ContextError("columns that are named are not a star; write out what it stands for")
             if star:
                 texts += self.star(value)
-                named += [(name, column) for one in self.starred(value) for name, column in one.columns.items()]
+                named += [(name, one.columns[name]) for one, name in self.view.brought(value)]
                 continue
             text = self.say(value)
             mentioned = (renamed[place] if place < len(renamed) else item.alias_or_name).lower()
@@ -307,23 +307,15 @@ class SelectTurning:
     def star(self, value: exp.Expr) -> list[str]:
         """A star; where it has one column for two of USING, which become ON here, its columns."""
         if not isinstance(value, exp.Star):
-            return [f"{self.starred(value)[0].written}.*"]
+            return [f"{self.view.starred(value)[0].written}.*"]
         if self.view.blended:
             raise ContextError(f"* after RIGHT or FULL JOIN USING {', '.join(self.view.blended)}; name the columns")
         if not any(one.merged for one in self.view.sources):
             return ["*"]
-        columns = [(one, name) for one in self.view.sources for name in one.columns if name not in one.merged]
+        columns = self.view.brought(value)
         if any(not one.columns[name] for one, name in columns):
             raise ContextError("* with a column that has no name; give it one")
         return [f"{one.written}.{one.columns[name]}" for one, name in columns]
-
-    def starred(self, value: exp.Expr) -> list[Seen]:
-        if isinstance(value, exp.Star):
-            return self.view.sources
-        found = [one for one in self.view.sources if one.mentioned == str(value.args.get("table") or "").lower()]
-        if not found:
-            raise ContextError(f"{value.sql()}: there is no such source; name one of FROM")
-        return found
 
     def say(self, expression: exp.Expr) -> str:
         """An expression of this query, its columns and subqueries written."""

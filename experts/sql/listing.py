@@ -79,6 +79,7 @@ class _Rules:
         self.child = opened[place + 1] if place + 1 < len(opened) else None
         self.label, self.on = f"s{2 * place}", f"s{2 * place + 1}"
         self.below = f"within-s{2 * place + 2}"
+        self.windowed = anywhere(WORD.findall(self.query.text))
 
     def bodies(self) -> dict[str, str]:
         label, query = self.label, self.query
@@ -88,7 +89,7 @@ class _Rules:
             f"{'within' if self.place else 'written'}-{label}": begun,
             f"from-{label}": self._subqueries(),
             f"inward-{label}": NEVER if query.kind == "sub" and not query.sorting else '""',
-            f"loose-{label}": NEVER if anywhere(WORD.findall(query.text)) else '""',
+            f"loose-{label}": NEVER if self.windowed else '""',
         }
         if query.text:
             own = list(_own(query.all()))
@@ -194,7 +195,7 @@ class _Rules:
             return f"{where} ({ending} | {group} ({again})+ limit?)"
         if not 0 < width <= WIDEST:
             return f"{where} {ending}"
-        another, grouped = 'set-operator "SELECT " nothing', f"(group-{label} | loose-{label})"
+        another, grouped = 'set-operator "SELECT " nothing', f"group-{label}" if self.windowed else group
         if query.arms:
             return f"{where} {grouped} ({another} | ({_ORDER[width]})? limit?)"
         return f"{where} ({ending} | {grouped} {another})"

@@ -206,7 +206,7 @@ class TypedSelect(SelectTurning):
         for item in self.node.expressions:
             value = item.unalias().unnest()
             star = isinstance(value, exp.Star) or (isinstance(value, exp.Column) and isinstance(value.this, exp.Star))
-            seen = self.starred(value) if star else []
+            seen = self.view.starred(value) if star else []
             if star and not naming and (len(seen) != 1 or len(seen[0].columns) != 1):
                 texts += self.star(value)
                 continue
