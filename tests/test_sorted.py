@@ -23,6 +23,11 @@ SORTED = {
     "a number of two stars": "SELECT b.*, a.* FROM a JOIN b ON a.x = b.x ORDER BY 4, 2, 1, 3",
     "a number of what USING joins": "SELECT * FROM a JOIN b USING (x) ORDER BY 3, 2, 1",
     "a group's number of a star": "SELECT * FROM a GROUP BY 2 ORDER BY 2",
+    "constants": "SELECT 2 AS n UNION SELECT 1 UNION ALL SELECT 2 ORDER BY n DESC LIMIT 2",
+    "wide constants": "SELECT 2, 'b' UNION SELECT 1, 'c' UNION SELECT 1, 'a' ORDER BY 1, 2 DESC",
+    "a recursion that is cut": "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t LIMIT 4) SELECT n FROM t ORDER BY n DESC",
+    "a recursion, the deepest first": "WITH RECURSIVE t(i, n) AS (SELECT x, 0 FROM a WHERE p = 1 UNION "
+    "SELECT b.x, n + 1 FROM t JOIN b ON n < 2 ORDER BY 2 DESC, 1 LIMIT 7) SELECT i, n FROM t ORDER BY n, i",
     "a sign": "SELECT x, p FROM a ORDER BY -x, -p",
     "whether there is a value": "SELECT x, p FROM a ORDER BY p IS NULL, x DESC, p",
     "what is in a list": "SELECT x, p FROM a ORDER BY x IN (2, 3) DESC, x NOT BETWEEN 1 AND 2, x, p",
