@@ -94,6 +94,10 @@ def decodes(written: bytes) -> bool:
     return True
 
 
+DEEPEST = 7
+"""Parentheses within parentheses: llama.cpp keeps every way to read them, several times as many for each."""
+
+
 def compared(model: LlamaModel, vocabulary: tokens.Vocabulary, surface: str, steps: int) -> tuple[int, int]:
     """Walk ``steps`` random steps and compare each mask; how many of them left a choice, and how many walks ended."""
     draw, choices, ended, taken = Random(1), 0, 0, 0
@@ -121,6 +125,8 @@ def compared(model: LlamaModel, vocabulary: tokens.Vocabulary, surface: str, ste
             token = draw.choice(sorted(found))
             begun += b"" if token in vocabulary.special else vocabulary.pieces[token]
             matcher.consume(token)
+            if matcher.written.count("(") - matcher.written.count(")") > DEEPEST:
+                break
             native.accept(token, matcher.written)
         native.close()
     return choices, ended
