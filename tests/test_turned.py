@@ -61,6 +61,7 @@ SAME = {
     "distinct from": "SELECT x FROM a WHERE x IS NOT DISTINCT FROM p AND p IS DISTINCT FROM 1",
     "a collation on the left": "SELECT 'A' COLLATE NOCASE = 'a', x FROM a WHERE 'b' COLLATE NOCASE < 'C'",
     "the greatest of some": "SELECT MAX(x, p, 2), MIN(p, 2) FROM a",
+    "text in double quotes beside a column without a name": 'SELECT x FROM (SELECT x, MAX(p) FROM a GROUP BY x) WHERE "New York" > "a"',
     "sums of sums": "SELECT p, SUM(SUM(x)) OVER (ORDER BY p), MAX(COUNT(*)) OVER () FROM a GROUP BY p",
     "a column of USING": "SELECT x, y FROM a LEFT JOIN b USING (x) ORDER BY x",
 }
@@ -128,6 +129,7 @@ UNREADABLE = {
     "groups of a constant": "SELECT SUM(x), p, 2 AS k FROM a GROUP BY k",
     "the number of a column without a name": "SELECT * FROM (SELECT COUNT(*), p FROM a GROUP BY p) AS t ORDER BY 1",
     "a name that SQLite made": 'SELECT "COUNT(*)" FROM (SELECT COUNT(*) FROM a)',
+    "a name that SQLite made of words": 'SELECT "p IS NULL" FROM (SELECT p IS NULL FROM a)',
     "an alias in between": "SELECT (SELECT b.y AS p FROM b WHERE EXISTS (SELECT 1 FROM c WHERE c.z = p) LIMIT 1) FROM a",
     "an outer join of a join": "SELECT * FROM a LEFT JOIN (b JOIN c ON b.y = c.y) ON a.x = b.x",
     "a right join in a join": "SELECT * FROM a JOIN (b RIGHT JOIN c ON b.y = c.y) ON a.x = b.x",

@@ -14,6 +14,13 @@ UNNAMED = "\0"
 """What stands, with a number, for the name of a column that no name means; its written form may be empty as well."""
 
 
+_COMPUTE = frozenset(
+    "and or is not in like glob regexp match between collate isnull notnull null true false current_date current_time "
+    "current_timestamp".split()
+)
+"""Words by which words alone are an expression, in lower case."""
+
+
 def put(columns: dict[str, str], mentioned: str, written: str) -> None:
     """Add the next column; of several with one name, the first is meant."""
     named = mentioned and written and mentioned not in columns
@@ -50,7 +57,7 @@ class View:
 
         That is an alias, a table's row number, or what it calls a column that has no name.
         """
-        unnamed = any(key.startswith(UNNAMED) for one in self.sources for key in one.columns)
+        unnamed = any(key.startswith(UNNAMED) for one in self.sources for key in one.columns) and not _plain(name)
         here = unnamed or name in self.aliases or name in ("rowid", "oid", "_rowid_")
         return here or (self.outer is not None and self.outer.means(name))
 
@@ -109,6 +116,11 @@ def expand_windows(select: exp.Select) -> None:
                     window.set(part, [one.copy() for one in value] if isinstance(value, list) else value.copy())
             window.set("alias", None)
     select.set("windows", None)
+
+
+def _plain(name: str) -> bool:
+    """Whether no expression reads so, and no column that SQLite names after one: words, but none that computes."""
+    return all(word.isidentifier() and word not in _COMPUTE for word in name.split(" "))
 
 
 class _Output(NamedTuple):
