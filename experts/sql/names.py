@@ -156,8 +156,9 @@ class NamesBinding(Names):
     def rules(self, state: State) -> Mapping[str, str]:
         """The hook bodies of ``state``."""
         rules = dict(self.fixed)
-        rules["begin"] = self._begin(state)
-        if all(event.kind != "constant" for event in state):
+        told = any(event.kind == "constant" for event in state)
+        rules["begin"] = self._begin(state, told=told)
+        if not told:
             rules |= {"told": NEVER, "untold": '""'}
         known = {self.root: None} | {event.scope: None for event in state}
         contexts = dict.fromkeys(Scope(scope.named) for scope in known)
@@ -203,14 +204,13 @@ class NamesBinding(Names):
         whole = ["*"] if plain and len(plain) == len(scope.sources) else []
         return whole + [f"{source.name}.*" for source in plain]
 
-    def _begin(self, state: State) -> str:
-        """A WITH clause as far as it is written, word for word, and how it goes on."""
+    def _begin(self, state: State, *, told: bool) -> str:
+        """A WITH clause as far as it is written, word for word, and how it goes on; ``told`` as the hook is."""
         opened = [event for event in state if event.kind in ("named", "arm")]
-        constant = any(event.kind == "constant" for event in state)
         if not opened:
             root = self.label(self.root)
             name = literally(self._cte(self.root) + " AS (")
-            row = f' | constant-row-{root} " UNION"' if constant else ""
+            row = f' | constant-row-{root} " UNION"' if told else ""
             recursive = f'"RECURSIVE " {name} (query-{root} ")"{row}) nothing'
             return f'query-{root} | "WITH " ({name} query-{root} ")" nothing | {recursive})'
         last = opened[-1]
@@ -222,7 +222,7 @@ class NamesBinding(Names):
             return f'{literally(last.text)} (" ALL " | " ") ({arms if 0 < width <= 6 else "nothing"}) ")" nothing'
         more = ""
         if len(last.scope.named) < MOST_NAMED:
-            again = f' | constant-row-{label} " UNION"' if constant and "RECURSIVE " in last.text[:15] else ""
+            again = f' | constant-row-{label} " UNION"' if told and "RECURSIVE " in last.text[:15] else ""
             body = f'query-{label} ")"{again}'
             more = f" | {literally(', ' + self._cte(last.scope) + ' AS (')} ({body}) nothing"
         return f'{literally(last.text)} (" " query-{label}{more})'
